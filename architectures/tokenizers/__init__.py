@@ -1,0 +1,1 @@
+"""Tokenizers: images to latents and back, trained once and shared by every cell that agrees on them."""

@@ -1,0 +1,1 @@
+"""Datasets: factors and pixels. Nothing here knows of latents, models or judges."""
