@@ -1,0 +1,187 @@
+"""The convolutional autoencoder under both tokenizers.
+
+Encoder and decoder are those of latent diffusion (Rombach et al. 2022, appendix E; the same as VQGAN's, Esser et al. 2021):
+residual blocks with GroupNorm and swish, one down- or up-sampling between levels. Each is a flat sequence of layers in the
+order in which they run. A `patch` larger than 1 folds that many pixels into channels before the first convolution and unfolds
+them after the last, which saves the costly levels at full resolution.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GROUPS = 32  # of every normalisation; hence the rule on widths
+MIDDLES = {"attention": (True, True), "blocks": (True, False), "none": (False, False)}  # residual blocks?, attention?
+
+
+@dataclass
+class AutoencoderConfig:
+    """Shape of the autoencoder; it divides the resolution by `patch * 2 ** (len(multipliers) - 1)`."""
+
+    channels: int = 8  # latent channels a token; laptop.md
+    patch: int = 1  # pixels folded into channels per side, ahead of the network; 1 as published
+    width: int = 128  # channels of the first level; LDM `ch`
+    multipliers: list[int] = field(default_factory=lambda: [1, 2, 4])  # width of each level over `width`; LDM f4 `ch_mult`
+    blocks: int = 2  # residual blocks a level in the encoder, one more in the decoder; LDM `num_res_blocks`
+    attention: list[int] = field(default_factory=list)  # heights of feature maps with self-attention; LDM f4 has none
+    middle: str = "attention"  # at the lowest resolution: "attention" (as published), "blocks" alone or "none"
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per token and side, f."""
+        return self.patch * 2 ** (len(self.multipliers) - 1)
+
+    def grid(self, image_shape: tuple[int, ...], key: str = "tokenizer") -> tuple[int, ...]:
+        """Tokens per side for images (C, H, W); raises ValueError, with `key` in front of field names, if none fits."""
+        if self.middle not in MIDDLES:
+            raise ValueError(f"{key}.middle={self.middle!r} is unknown: use one of {', '.join(MIDDLES)}.")
+        if min([self.channels, self.patch, self.width, self.blocks, *(self.multipliers or [0])]) < 1:
+            raise ValueError(
+                f"{key}: channels, patch, width, blocks and every one of multipliers must be 1 or more, "
+                f"and multipliers needs an entry a level."
+            )
+        wrong = [self.width * multiplier for multiplier in self.multipliers if self.width * multiplier % GROUPS]
+        if self.width % GROUPS or wrong:
+            raise ValueError(
+                f"{key}.width={self.width} with {key}.multipliers={list(self.multipliers)} gives a level of "
+                f"{(wrong or [self.width])[0]} channels: GroupNorm needs multiples of {GROUPS}."
+            )
+        sides = image_shape[-2:]
+        if any(side % self.downsampling for side in sides):
+            raise ValueError(
+                f"{key}.patch={self.patch} and the {len(self.multipliers)} levels of {key}.multipliers divide the resolution "
+                f"by {self.downsampling}, which does not divide {sides[0]}x{sides[1]} pixels: change one of them."
+            )
+        return tuple(side // self.downsampling for side in sides)
+
+
+class ResidualBlock(nn.Module):
+    """(B, C_in, H, W) -> (B, C_out, H, W); norm, swish, convolution, twice, plus a skip (1x1 where channels change)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.norm1 = normalisation(channels_in)
+        self.conv1 = convolution(channels_in, channels_out)
+        self.norm2 = normalisation(channels_out)
+        self.conv2 = convolution(channels_out, channels_out)
+        self.skip = nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        return self.skip(x) + hidden
+
+
+class SelfAttention(nn.Module):
+    """(B, C, H, W) -> the same: single-head attention over positions, with a skip."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = normalisation(channels)
+        self.query, self.key, self.value, self.project = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        query, key, value = (
+            layer(normed).flatten(2).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )  # (B, HW, C)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return x + self.project(attended.transpose(1, 2).reshape(x.shape))
+
+
+class Downsample(nn.Module):
+    """(B, C, H, W) -> (B, C, H/2, W/2); padded on the right and at the bottom only, as published."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """(B, C, H, W) -> (B, C, 2H, 2W): nearest neighbour, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = convolution(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Encoder(nn.Sequential):
+    """Images (B, C, H, W) -> features (B, outputs, H/f, W/f)."""
+
+    def __init__(self, config: AutoencoderConfig, image_shape: tuple[int, ...], outputs: int) -> None:
+        height, width = image_shape[1] // config.patch, config.width
+        layers = [nn.PixelUnshuffle(config.patch), convolution(image_shape[0] * config.patch**2, width)]
+        for level, multiplier in enumerate(config.multipliers):
+            if level > 0:
+                layers.append(Downsample(width))
+                height //= 2
+            layers += stage(width, config.width * multiplier, config.blocks, height in config.attention)
+            width = config.width * multiplier
+        super().__init__(*layers, *middle(width, config.middle), *head(width, outputs))
+
+
+class Decoder(nn.Sequential):
+    """Features (B, inputs, H/f, W/f) -> images (B, C, H, W)."""
+
+    def __init__(self, config: AutoencoderConfig, image_shape: tuple[int, ...], inputs: int) -> None:
+        height, width = image_shape[1] // config.downsampling, config.width * config.multipliers[-1]
+        layers = [convolution(inputs, width), *middle(width, config.middle)]
+        for level, multiplier in reversed(list(enumerate(config.multipliers))):
+            layers += stage(width, config.width * multiplier, config.blocks + 1, height in config.attention)
+            width = config.width * multiplier
+            if level > 0:
+                layers.append(Upsample(width))
+                height *= 2
+        super().__init__(*layers, *head(width, image_shape[0] * config.patch**2), nn.PixelShuffle(config.patch))
+
+
+def stage(channels_in: int, channels_out: int, blocks: int, attention: bool) -> list[nn.Module]:
+    """The layers of one level."""
+    layers: list[nn.Module] = []
+    for index in range(blocks):
+        layers.append(ResidualBlock(channels_out if index else channels_in, channels_out))
+        if attention:
+            layers.append(SelfAttention(channels_out))
+    return layers
+
+
+def middle(channels: int, kind: str) -> list[nn.Module]:
+    """The layers at the lowest resolution: a key of MIDDLES."""
+    blocks, attention = MIDDLES[kind]
+    if not blocks:
+        return []
+    between = [SelfAttention(channels)] if attention else []
+    return [ResidualBlock(channels, channels), *between, ResidualBlock(channels, channels)]
+
+
+def head(channels: int, outputs: int) -> list[nn.Module]:
+    """The last layers of either half."""
+    return [normalisation(channels), nn.SiLU(), convolution(channels, outputs)]
+
+
+def normalisation(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+
+
+def convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+def to_tokens(features: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, N, C), rows first."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def to_features(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """(B, N, C) -> (B, C, h, w), the inverse of `to_tokens`.
+
+    Contiguous: on a CPU in bfloat16 PyTorch's GroupNorm is ten times slower on channels-last memory (measured).
+    """
+    return tokens.transpose(1, 2).unflatten(2, grid).contiguous()

@@ -1,0 +1,213 @@
+"""What cells share: images, tokenizer, judges, latents, ceilings. Each is built once, by whichever cell comes first.
+
+An artefact is a pure function of the parts of the config that its key hashes (``cell.py``); the store builds it aside
+and renames it into place. Here stands how each is made and read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from architectures.tokenizers.base import Tokenizer, psnr
+from benchmark.cell import Cell
+from benchmark.config import instantiate, section_class
+from benchmark.files import write_json
+from benchmark.fit import Watch, fit
+from benchmark.registry import Registry
+from benchmark.store import Request, Store
+from datasets.base import CompositionalDataModule, ImageSet
+from datasets.factors import Composition, resolve_split, seed_for
+from datasets.latents import LatentSet
+from probes.evaluation import judge_shares
+from probes.judgement import Judge
+from probes.linear import LinearProbe, ProbeConfig
+from probes.strict import STRICT_JUDGES
+
+ENCODE_BATCH = 512
+Report = Callable[..., None]
+
+
+class Artefacts:
+    """The artefacts of one cell, built where they are missing and opened when they are asked for."""
+
+    def __init__(self, cell: Cell, store: Store, registry: Registry, report: Report = lambda **_: None) -> None:
+        self.cell, self.store, self.registry, self.report = cell, store, registry, report
+        self.config = cell.config
+        self.device = torch.device(self.config["trainer"]["device"])
+
+    def part(self, kind: str) -> tuple[type, Any]:
+        """The class that the cell selects of a kind, and its config."""
+        entry = self.registry.entry(kind, self.config[kind]["name"])
+        cls = entry.load()
+        return cls, instantiate(cls.config_class, self.config[kind])
+
+    @cached_property
+    def train_compositions(self) -> tuple[Composition, ...]:
+        split = instantiate(section_class("datasets.factors", "SplitConfig"), self.config["split"])
+        return resolve_split(split, self.data.space)
+
+    # Images -----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> CompositionalDataModule:
+        cls, config = self.part("dataset")
+        seed = self.cell.seed_of("data")
+
+        def build(folder: Path) -> None:
+            cls(config, seed, folder).generate(folder, lambda share: self.report(phase="drawing images", share=share))
+
+        return cls(config, seed, self.store.build("data", self.cell.data_key, build, f"images of {self.cell.dataset}"))
+
+    # Tokenizer and judges do not need each other: two cells that start together build one each --------------------------
+
+    def prepare(self) -> None:
+        """Build all that is missing, what is free first."""
+        _ = self.data
+        self.store.build_all([self._tokenizer_request(), self._probe_request()])
+        _ = self.latents, self.ceiling
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        folder = self.store.build(*self._tokenizer_request())
+        module = self._fresh_tokenizer()
+        module.load_state_dict(load_file(folder / "weights.safetensors"))
+        return module.to(self.device).eval().requires_grad_(False)
+
+    @cached_property
+    def probe(self) -> LinearProbe:
+        return LinearProbe.load(self.store.build(*self._probe_request()), self.data.space)
+
+    @cached_property
+    def judges(self) -> list[Judge]:
+        """The trained probe, and the analytic judge where the dataset has one."""
+        strict = self.data.strict_judge
+        analytic = [STRICT_JUDGES[strict](self.data.space, self.data.judge_geometry())] if strict else []
+        return [self.probe, *analytic]
+
+    def _fresh_tokenizer(self) -> Tokenizer:
+        cls, config = self.part("tokenizer")
+        torch.manual_seed(seed_for(self.cell.seed_of("tokenizer"), "tokenizer", "weights"))
+        return cls(config, self.data.image_shape)
+
+    def _tokenizer_request(self) -> Request:
+        def build(folder: Path) -> None:
+            module = self._fresh_tokenizer()
+            config, trainer = module.config, self.config["trainer"]
+            images = self.data.images("train")
+            if config.train_on == "train":
+                images = images.subset(self.train_compositions, self.data.space)
+            fit(
+                module,
+                image_batches(images, config.batch_size, self.cell.seed_of("tokenizer"), self.device),
+                config.max_steps,
+                folder / "checkpoints",
+                [Watch(self.report, lambda: None, trainer["log_every"], f"training {self.cell.tokenizer}")],
+                trainer["checkpoint_every_steps"],
+                trainer["device"],
+                trainer["precision"],
+            )
+            save_file(module.state_dict(), folder / "weights.safetensors")
+
+        return Request("tokenizer", self.cell.tokenizer_key, build, f"{self.cell.tokenizer} of {self.cell.dataset}")
+
+    def _probe_request(self) -> Request:
+        def build(folder: Path) -> None:
+            self.report(phase="training the probe")
+            config = instantiate(ProbeConfig, self.config["probe"])
+            LinearProbe.train(
+                self.data.images("probe"), self.data.space, config, self.cell.seed_of("probe"), self.device
+            ).save(folder)
+
+        return Request("probe", self.cell.probe_key, build, f"linear probe of {self.cell.dataset}")
+
+    # Latents: a file with training compositions and nothing else ---------------------------------------------------------
+
+    @cached_property
+    def latents(self) -> dict[str, LatentSet]:
+        """``train``: what a generator learns from; ``validation``: held-out images of the same compositions."""
+
+        def build(folder: Path) -> None:
+            for name, part in (("train", "train"), ("validation", "test")):
+                images = self.data.images(part).subset(self.train_compositions, self.data.space)
+                self.encode(images).save(folder / f"{name}.safetensors")
+
+        note = f"{self.cell.tokenizer} latents of {','.join(self.train_compositions)}"
+        folder = self.store.build("latents", self.cell.latents_key, build, note)
+        return {name: LatentSet.load(folder / f"{name}.safetensors") for name in ("train", "validation")}
+
+    def encode(self, images: ImageSet) -> LatentSet:
+        """Every latent that the tokenizer gives of a set of images; float32, on the CPU."""
+        pieces: list[dict[str, Tensor]] = []
+        for start in range(0, len(images), ENCODE_BATCH):
+            image = images.tensor(slice(start, start + ENCODE_BATCH)).to(self.device)
+            latents = self.tokenizer.encode(image)
+            if self.tokenizer.codebook is not None:
+                latents["embeddings"] = self.tokenizer.codebook[latents["codes"]]
+            pieces.append({name: latent.cpu() for name, latent in latents.items()})
+            self.report(phase="encoding", share=start / len(images))
+        tensors = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+        return LatentSet(tensors, images.values, images.classes)
+
+    # What judges and tokenizer can reach at best -------------------------------------------------------------------------
+
+    @cached_property
+    def ceiling(self) -> dict[str, Any]:
+        """Judge accuracy per composition on held-out real images and on their reconstructions, and the tokenizer's figures."""
+
+        def build(folder: Path) -> None:
+            self.report(phase="measuring ceilings")
+            write_json(folder / "ceiling.json", self._measure_ceiling())
+
+        folder = self.store.build("ceiling", self.cell.ceiling_key, build, f"ceilings of {self.cell.tokenizer}")
+        return json.loads((folder / "ceiling.json").read_text())
+
+    def _measure_ceiling(self) -> dict[str, Any]:
+        test = self.data.images("test")
+        image = test.tensor()
+        encoded = self.encode(test)
+        reconstruction = torch.cat(
+            [
+                self.tokenizer.reconstruct(chunk.to(self.device)).clamp(-1, 1).cpu()
+                for chunk in image.split(ENCODE_BATCH)
+            ]
+        )
+        figures: dict[str, Any] = {"psnr": float(psnr(image, reconstruction).mean())}
+        for kind, pictures in (("real", image), ("recon", reconstruction)):
+            figures |= judge_shares(self.judges, pictures, test.classes, self.data.space, prefix=f"{kind}_")
+        codebook = self.tokenizer.codebook
+        if codebook is not None:
+            figures |= code_figures(self.latents["train"].tensors["codes"], encoded.tensors["codes"], len(codebook))
+        return figures
+
+
+def image_batches(
+    images: ImageSet, batch_size: int, seed: int, device: torch.device
+) -> Callable[[int], dict[str, Any]]:
+    """Step -> batch of pixels on the device, drawn with replacement; a function of (seed, step) alone."""
+    pixels = torch.from_numpy(images.images[:]).to(device)  # uint8
+
+    def batch(step: int) -> dict[str, Any]:
+        generator = torch.Generator(device).manual_seed(seed_for(seed, "tokenizer", "step", step))
+        indices = torch.randint(len(pixels), (batch_size,), generator=generator, device=device)
+        return {"image": pixels[indices].float().div_(127.5).sub_(1), "generator": generator}
+
+    return batch
+
+
+def code_figures(train: Tensor, held_out: Tensor, codes: int) -> Mapping[str, float]:
+    """How much of a codebook is used, and what training compositions never use: it was no target, so none can emit it."""
+    used_in_training = torch.bincount(train.flatten(), minlength=codes) > 0
+    used_anywhere = used_in_training | (torch.bincount(held_out.flatten(), minlength=codes) > 0)
+    return {
+        "codebook_usage": float(used_anywhere.float().mean()),
+        "codes_never_trained": float((used_anywhere & ~used_in_training).float().mean()),
+        "held_out_codes_never_trained": float((~used_in_training[held_out]).float().mean()),
+    }

@@ -1,0 +1,195 @@
+"""A cell: one architecture trained on one dataset under one conditioning with one seed; who it is and what it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmark import ROOT
+from benchmark.config import ConfigError, hashed_part, read_yaml, stable_hash
+from benchmark.files import write_text
+from benchmark.registry import Registry
+from benchmark.sources import ROOMS, find_module, source
+from benchmark.store import Store
+
+ARTEFACT_DIGITS = 16
+USED_BY_EVERY_CELL = ("benchmark.runner", "benchmark.fit", "benchmark.evaluate")  # what turns a config into numbers
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a worker is told besides the cell: none of it changes the result."""
+
+    store: Store
+    registry: Registry
+    data_root: Path | None = None  # where downloaded datasets lie
+    allow_different_hardware: bool = False  # resume what began on another kind of device; the record then says so
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A resolved config, and everything that follows from it."""
+
+    config: Mapping[str, Any]
+
+    @cached_property
+    def id(self) -> str:
+        """Readable, then a short hash of everything that can change the result: ``shapes2d-dit-vq-full-s0-3f9a1c27``."""
+        names = (self.dataset, self.architecture, self.tokenizer, self.conditioning, f"s{self.seed}")
+        return "-".join((*names, stable_hash(hashed_part(self.config))))
+
+    @cached_property
+    def setting(self) -> str:
+        """Hash of the config without its seeds: what the replicates of a setting share."""
+        seeds = ("seed", "seeds")
+        return stable_hash({key: value for key, value in hashed_part(self.config).items() if key not in seeds})
+
+    @property
+    def dataset(self) -> str:
+        return self.config["dataset"]["name"]
+
+    @property
+    def architecture(self) -> str:
+        return self.config["architecture"]["name"]
+
+    @property
+    def tokenizer(self) -> str:
+        return self.config["tokenizer"]["name"]
+
+    @property
+    def view(self) -> str:
+        """Which latents of the tokenizer the architecture models."""
+        return self.config["tokenizer"]["view"]
+
+    @property
+    def conditioning(self) -> str:
+        """``full``, ``centres`` or ``quantized``, with ``+dropout`` where factors are hidden in training."""
+        conditioning = self.config["conditioning"]
+        return conditioning["information"] + "+dropout" * (conditioning["dropout"] > 0)
+
+    @property
+    def seed(self) -> int:
+        """Of the model."""
+        return self.config["seed"]
+
+    @property
+    def threads(self) -> int:
+        return self.config["trainer"]["threads"]
+
+    def seed_of(self, kind: str) -> int:
+        """The seed of `data`, `tokenizer` or `probe`: a number of its own, or the model's where it follows."""
+        seed = self.config["seeds"][kind]
+        return self.seed if seed == "follow" else int(seed)
+
+    def row(self) -> dict[str, Any]:
+        """What the leaderboard says of a cell before anything is measured."""
+        names = {key: getattr(self, key) for key in ("dataset", "architecture", "tokenizer", "conditioning", "seed")}
+        seeds = {f"seed_{kind}": self.seed_of(kind) for kind in self.config["seeds"]}
+        trainer = self.config["trainer"]
+        return {
+            **names,
+            "preset": self.config["preset"],
+            "recipe": self.config["recipe"],
+            "view": self.view,
+            "max_steps": trainer["max_steps"],
+            "device": trainer["device"],
+            **seeds,
+        }
+
+    # Artefacts: each key is a hash of exactly the parts of the config that can change the artefact ---------------------
+
+    @cached_property
+    def data_key(self) -> str:
+        return stable_hash(self._data(), ARTEFACT_DIGITS)
+
+    @cached_property
+    def tokenizer_key(self) -> str:
+        return stable_hash(self._tokenizer(), ARTEFACT_DIGITS)
+
+    @cached_property
+    def latents_key(self) -> str:
+        """Of the training compositions' latents, in all views."""
+        return stable_hash({"tokenizer": self._tokenizer(), "split": self.config["split"]}, ARTEFACT_DIGITS)
+
+    @cached_property
+    def probe_key(self) -> str:
+        return stable_hash(self._probe(), ARTEFACT_DIGITS)
+
+    @cached_property
+    def ceiling_key(self) -> str:
+        """Of what the judges say of real images and of their reconstructions through one view."""
+        return stable_hash(
+            {"tokenizer": self._tokenizer(), "view": self.view, "probe": self._probe(), "split": self.config["split"]},
+            ARTEFACT_DIGITS,
+        )
+
+    def _data(self) -> dict[str, Any]:
+        return {"dataset": self.config["dataset"], "seed": self.seed_of("data")}
+
+    def _probe(self) -> dict[str, Any]:
+        return {"data": self._data(), "probe": self.config["probe"], "seed": self.seed_of("probe"), **self._arithmetic()}
+
+    def _tokenizer(self) -> dict[str, Any]:
+        own = {key: value for key, value in self.config["tokenizer"].items() if key != "view"}
+        parts = {"data": self._data(), "tokenizer": own, "seed": self.seed_of("tokenizer"), **self._arithmetic()}
+        if own.get("train_on") == "train":
+            parts["split"] = self.config["split"]
+        return parts
+
+    def _arithmetic(self) -> dict[str, Any]:
+        """What changes the bits of anything that is trained."""
+        return {key: self.config["trainer"][key] for key in ("device", "precision", "threads")}
+
+    def write(self, path: Path) -> None:
+        """Write the resolved config, from which `--cell ID` makes the same cell again."""
+        from omegaconf import OmegaConf
+
+        write_text(path, OmegaConf.to_yaml(OmegaConf.create(dict(self.config))))
+
+    @staticmethod
+    def read(path: Path) -> Cell:
+        """The cell whose config was written there.
+
+        Raises:
+            ConfigError: if there is none, or it was changed by hand: its id is no longer the folder's name.
+        """
+        if not path.is_file():
+            raise ConfigError(f"There is no cell {path.parent.name} in {path.parent.parent}; `status` lists those there are")
+        cell = Cell(read_yaml(path))
+        if cell.id != path.parent.name:
+            raise ConfigError(f"{path} was changed: it describes {cell.id}. Undo that, or run with KEY=VALUE instead")
+        return cell
+
+    def fingerprint(self, registry: Registry) -> str:
+        """Hash of the sources that can change the result: of the cell's own modules and all they import from our rooms.
+
+        Another fingerprint than the one in a record makes that record stale.
+        """
+        own = [registry.entry(kind, getattr(self, kind)).path for kind in ("dataset", "tokenizer", "architecture")]
+        shared = [path for module in USED_BY_EVERY_CELL if (path := find_module(module))]
+        digest = hashlib.sha256()
+        for path in sorted({*_closure(own), *shared, *sorted((ROOT / "probes").glob("*.py"))}):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        return digest.hexdigest()[:ARTEFACT_DIGITS]
+
+
+def _closure(paths: Iterable[Path]) -> set[Path]:
+    """Files and what they import from our rooms, and so on; `benchmark` is never imported by another room."""
+    found: set[Path] = set()
+    waiting = list(paths)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting.extend(source(path, _module_name(path)).imported_files)
+    return found
+
+
+def _module_name(path: Path) -> str:
+    if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ROOMS:
+        return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return f"plugin:{path}"

@@ -1,0 +1,149 @@
+"""The command line: parse, call, print. Everything heavy is imported by who needs it, after the input has been checked."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.config import ConfigError, Override, nearest
+
+WRONG_INPUT = 2  # the other exit codes are those of the launcher: 0, 1 and 75
+EPILOG = """\
+examples:
+  python -m benchmark run                                      every architecture, sized for this machine
+  python -m benchmark plan --grid all --seeds 3                what would run, how long, from which measurement
+  python -m benchmark run --only architecture=dit,maskgit trainer.max_steps=6000
+  python -m benchmark status --format md                       states and reasons
+"""
+
+
+@dataclass
+class Tokens:
+    """A command line in three parts: options for argparse, --only AXIS=VALUE, and KEY=VALUE."""
+
+    options: list[str]
+    only: list[str]
+    overrides: list[Override]
+
+
+def split_tokens(argv: Sequence[str], takes_value: frozenset[str]) -> Tokens:
+    """Tell overrides from what belongs to options.
+
+    Any token with '=' that does not start with '-' is an override, wherever it stands, but for values of options and for
+    undotted ones right behind ``--only``; a dotted one ends ``--only``.
+    """
+    parts = Tokens([], [], [])
+    after_only = value_next = False
+    for token in argv:
+        if value_next:
+            parts.options.append(token)
+            value_next = False
+        elif token == "--only" or token.startswith("--only="):
+            parts.only += [token.removeprefix("--only=")] if "=" in token else []
+            after_only = True
+        elif "=" in token and not token.startswith("-"):
+            after_only = after_only and "." not in token.partition("=")[0]
+            if after_only:
+                parts.only.append(token)
+            else:
+                parts.overrides.append(Override.parse(token))
+        else:
+            parts.options.append(token)
+            after_only, value_next = False, token in takes_value
+    return parts
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Options only; AXIS=VALUE and KEY=VALUE were taken out before (``split_tokens``)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark",
+        description="Train every architecture under the same conditions and measure compositional generalisation.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, help_text in (
+        ("run", "train and judge the cells of a grid that are not finished, and write the leaderboard"),
+        ("plan", "show what `run` would do, how long it takes and what that is taken from; start nothing"),
+        ("status", "show the state of every cell, with the reason"),
+    ):
+        _add_selection(_add_command(commands, name, help_text))
+    commands.choices["run"].add_argument("--jobs", default="auto", metavar="N|auto", help="cells side by side")
+    commands.choices["run"].add_argument(
+        "--allow-different-hardware", action="store_true", help="resume what began on another kind of device"
+    )
+    prepare = _add_command(commands, "prepare", "write a dataset's images, and check those that are there")
+    prepare.add_argument("--dataset", required=True, metavar="D")
+    prepare.add_argument("--preset", default="auto", metavar="P")
+    evaluate = _add_command(commands, "evaluate", "sample and judge a finished cell again, with other settings")
+    evaluate.add_argument("--cell", required=True, metavar="ID")
+    evaluate.add_argument("--name", default="again", metavar="N", help="of evaluations/N.json (default: again)")
+    leaderboard = _add_command(commands, "leaderboard", "write leaderboard.csv and summary.csv from all records")
+    for command in ("status", "plan"):
+        _add_format(commands.choices[command])
+    _add_format(leaderboard)
+    return parser
+
+
+def _add_command(commands: argparse._SubParsersAction, name: str, help_text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".", allow_abbrev=False)
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: ./results")
+    if name != "leaderboard":
+        parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE", help="repeatable")
+        parser.add_argument("--data-root", type=Path, metavar="DIR", help="where downloaded datasets lie")
+        parser.usage = f"{parser.prog} [OPTION ...] [KEY=VALUE ...]"
+    return parser
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    selection = parser.add_mutually_exclusive_group()
+    selection.add_argument("--grid", metavar="NAME", help="default: all")
+    selection.add_argument("--cell", metavar="ID", help="one cell that a run has written before")
+    parser.add_argument("--preset", metavar="P", help="smoke, laptop, paper, or auto (the default)")
+    parser.add_argument("--only", metavar="AXIS=V[,V]", help="dataset, architecture, tokenizer, conditioning or seed")
+    parser.add_argument("--only-state", metavar="S[,S]", help="cells in these states only, such as failed,stale")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="replicates: seed, seed+1, ... (default: 1)")
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", metavar="F", help="md, csv, json, latex or html; default: a table for the terminal")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 all ok, 1 some not, 2 wrong input, 75 cut off and resumable."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    try:
+        arguments, tokens = _parse(parser, argv)
+        from benchmark import commands
+
+        return getattr(commands, arguments.command)(arguments, tokens)
+    except ConfigError as error:
+        print(f"error: {str(error).rstrip('.')}.".replace("?.", "?"), file=sys.stderr)
+        return WRONG_INPUT
+    except SystemExit as end:  # argparse's own: --help, or what it found wrong
+        return int(end.code or 0)
+    except BrokenPipeError:  # `plan | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (so that the interpreter's last flush does not fail too)
+        return 0
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, Tokens]:
+    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+    if argv and not argv[0].startswith("-") and argv[0] not in commands:
+        raise ConfigError(f"There is no command '{argv[0]}'{nearest(argv[0], commands)}")
+    actions = commands[argv[0]]._actions if argv and argv[0] in commands else []
+    options = [option for action in actions for option in action.option_strings]
+    takes_value = frozenset(o for a in actions if a.nargs is None and a.dest != "only" for o in a.option_strings)
+    tokens = split_tokens(argv, takes_value)
+    arguments, unknown = parser.parse_known_args(tokens.options)
+    if unknown:
+        raise ConfigError(f"{arguments.command} knows no '{unknown[0]}'{nearest(unknown[0], options)}")
+    if tokens.overrides and arguments.command == "leaderboard":
+        raise ConfigError(f"leaderboard takes no KEY=VALUE: leave {tokens.overrides[0].key} out")
+    return arguments, tokens

@@ -1,0 +1,239 @@
+"""What each command of the command line does: select, check, call, print. Torch is imported only by who trains or judges."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from benchmark import launch, workers
+from benchmark.cell import Cell, Options
+from benchmark.cli import Tokens
+from benchmark.config import ConfigError, Layer, nearest
+from benchmark.leaderboard import SHOWN, columns, rebuild
+from benchmark.machine import this_machine
+from benchmark.plan import Plan, check_writable, duration, plan_cells, plan_grid, plan_stored
+from benchmark.registry import Registry, discover
+from benchmark.states import FAILED, OK, STATES, summary, to_run
+from benchmark.store import Record, Store
+from benchmark.tables import FORMS, Row, render, short
+
+DEFAULT_GRID = "all"
+EVALUATION_SECTIONS = ("sampling", "diffusion", "probe")  # what may differ in a later evaluation of a trained cell
+
+
+def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
+    """Run what is not finished, then write the leaderboard, also where something failed."""
+    jobs, only_states = _jobs(arguments.jobs), _only_states(arguments)
+    plan = _plan(arguments, tokens)
+    check_writable(plan.store.results)
+    if arguments.cell and os.environ.get(workers.PIPE):
+        return _work(plan, arguments)
+    before = {name: plan.store.record_count(name) for name in plan.cells}
+    selected = to_run(plan.states, only_states)
+    plan.check_room(selected)
+    gpus = workers.gpu_names(plan.machine.gpus)
+    at_once = workers.auto_jobs(plan.threads, gpus) if jobs == "auto" else int(jobs)
+    _say(*plan.notes, *plan.heading(selected, min(at_once, max(1, len(selected)))), summary(plan.states, selected))
+    for name in selected:
+        if not (path := plan.store.cell(name).config).exists():
+            plan.cells[name].write(path)
+    code = _launch(plan, selected, jobs, gpus, before, arguments) if selected else 0
+    rows = rebuild(plan.store)
+    _say(render([row for row in rows if row["cell"] in plan.cells], SHOWN, "md"), f"-> {plan.store.results}/leaderboard.csv")
+    return code or _all_ok(plan)
+
+
+def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
+    """A table of every cell with state, minutes and basis; totals; nothing is started or written."""
+    only_states = _only_states(arguments)
+    plan = _plan(arguments, tokens)
+    rows = plan.rows()
+    if arguments.format:
+        _say(render(rows, ("cell", "state", "minutes", "basis"), _form(arguments.format)))
+        return 0
+    selected = to_run(plan.states, only_states)
+    gpus = workers.gpu_names(plan.machine.gpus)
+    at_once = min(workers.auto_jobs(plan.threads, gpus), max(1, len(selected)))
+    _say(*plan.notes, *plan.heading(selected, at_once), summary(plan.states, selected), "")
+    _say(_table([row | {"minutes": duration(row["minutes"])} for row in rows], ("cell", "state", "minutes", "basis")))
+    return 0
+
+
+def status(arguments: argparse.Namespace, tokens: Tokens) -> int:
+    """A table of states and reasons; without a selection, of every cell that the results folder has."""
+    only_states = _only_states(arguments)
+    plan = _plan(arguments, tokens)
+    rows: list[Row] = [
+        {"cell": name, "state": state.name, "reason": state.reason}
+        for name, state in plan.states.items()
+        if not only_states or state.name in only_states
+    ]
+    shown = ("cell", "state", "reason")
+    if arguments.format:
+        _say(render(rows, shown, _form(arguments.format)))
+    else:
+        _say(*plan.notes, _table(rows, shown) if rows else f"no cells in {plan.store.results}")
+    return 0
+
+
+def leaderboard(arguments: argparse.Namespace, tokens: Tokens) -> int:
+    """Write the tables again from all records, and show the leaderboard."""
+    check_writable(arguments.results)
+    form = _form(arguments.format) if arguments.format else ""
+    rows = rebuild(Store(arguments.results))
+    if form:
+        _say(render(rows, columns(rows), form))
+    elif rows:
+        _say(render(rows, SHOWN, "md"), f"-> {arguments.results}/leaderboard.csv and summary.csv")
+    else:
+        _say(f"no records in {arguments.results.absolute()}: `python -m benchmark run` makes some")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
+    """Sample and judge a finished cell again; the record stays, evaluations/NAME.json is added."""
+    store, registry = Store(arguments.results), discover(arguments.plugin)
+    cell = Cell.read(store.cell(arguments.cell).config)
+    check_writable(store.results)
+    config = _evaluation_config(cell, registry, tokens)
+    _fix_threads(cell)
+    from benchmark import evaluate
+
+    return evaluate.evaluate_again(cell, config, arguments.name, Options(store, registry, arguments.data_root))
+
+
+def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
+    """Write a dataset's images, or check those that are there against their manifest."""
+    store, registry = Store(arguments.results), discover(arguments.plugin)
+    check_writable(store.results)
+    only = [f"dataset={arguments.dataset}"]
+    plan = plan_grid(store, registry, this_machine(), DEFAULT_GRID, arguments.preset, only, 1, tokens.overrides)
+    cell = next(iter(plan.cells.values()))
+    _fix_threads(cell)
+    from benchmark import runner
+
+    return runner.prepare(cell, Options(store, registry, arguments.data_root))
+
+
+def _plan(arguments: argparse.Namespace, tokens: Tokens) -> Plan:
+    """What options, filters and overrides select."""
+    if arguments.seeds < 1:
+        raise ConfigError(f"--seeds {arguments.seeds} must be at least 1")
+    store, registry, machine = Store(arguments.results), discover(arguments.plugin), this_machine()
+    described = arguments.preset or tokens.only or tokens.overrides
+    if arguments.cell:
+        if described:
+            raise ConfigError("--cell runs what its config.yaml says: leave --preset, --only and KEY=VALUE out")
+        return plan_cells(store, registry, machine, [arguments.cell])
+    if arguments.command == "status" and not (arguments.grid or described):
+        return plan_stored(store, registry, machine)
+    grid, preset = arguments.grid or DEFAULT_GRID, arguments.preset or "auto"
+    return plan_grid(store, registry, machine, grid, preset, tokens.only, arguments.seeds, tokens.overrides)
+
+
+def _launch(
+    plan: Plan,
+    selected: list[str],
+    jobs: int | str,
+    gpus: list[str],
+    before: dict[str, int],
+    arguments: argparse.Namespace,
+) -> int:
+    """Run the selected cells, a process each; the launcher's exit code."""
+
+    def failed_record(name: str, reason: str) -> Record:
+        cell = plan.cells[name]
+        identity = {"cell": name, "state": FAILED, "reason": reason, "setting": cell.setting}
+        return {**identity, "fingerprint": cell.fingerprint(plan.registry), "row": cell.row(), "config": dict(cell.config)}
+
+    return launch.run_cells(
+        selected,
+        plan.store,
+        jobs,
+        plan.threads,
+        gpus=gpus,
+        extra_args=_worker_options(arguments),
+        ended_before={name: before[name] for name in selected},
+        failed_record=failed_record,
+        estimates={name: plan.estimates[name].minutes for name in selected},
+    )
+
+
+def _work(plan: Plan, arguments: argparse.Namespace) -> int:
+    """In a worker: train and judge the one cell, in this process."""
+    cell = next(iter(plan.cells.values()))
+    _fix_threads(cell)
+    from benchmark import runner
+
+    options = Options(plan.store, plan.registry, arguments.data_root, arguments.allow_different_hardware)
+    return runner.run_cell(cell, options)
+
+
+def _evaluation_config(cell: Cell, registry: Registry, tokens: Tokens) -> dict[str, object]:
+    """The cell's config with what a later evaluation changes."""
+    from benchmark.config import NAMED, Schema
+
+    for override in tokens.overrides:
+        section = override.key.partition(".")[0]
+        if section not in EVALUATION_SECTIONS:
+            raise ConfigError(
+                f"{override.key} was fixed when the cell was trained; evaluate takes {', '.join(EVALUATION_SECTIONS)}"
+            )
+    named = {kind: {cell.config[kind]["name"]: _unnamed(cell.config[kind])} for kind in NAMED}
+    whole = Schema(registry).compose([Layer("config.yaml", {**cell.config, **named})], tokens.overrides)
+    return {**cell.config, **{section: whole[section] for section in EVALUATION_SECTIONS}}
+
+
+def _unnamed(section: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in section.items() if key != "name"}
+
+
+def _fix_threads(cell: Cell) -> None:
+    """Set the cell's thread count before torch, OpenMP and MKL are loaded: afterwards it changes some results' bits."""
+    os.environ.update(dict.fromkeys(workers.THREAD_VARIABLES, str(cell.threads)))
+
+
+def _jobs(text: str) -> int | str:
+    if text == "auto" or (text.isdecimal() and int(text) > 0):
+        return text if text == "auto" else int(text)
+    raise ConfigError(f"--jobs {text} is neither auto nor a number of cells to run side by side")
+
+
+def _only_states(arguments: argparse.Namespace) -> tuple[str, ...]:
+    names = tuple(filter(None, (arguments.only_state or "").split(",")))
+    for name in names:
+        if name not in STATES:
+            raise ConfigError(f"--only-state: there is no state '{name}'{nearest(name, STATES)}")
+    return names
+
+
+def _form(name: str) -> str:
+    if name not in FORMS:
+        raise ConfigError(f"There is no format '{name}'{nearest(name, FORMS)}")
+    return name
+
+
+def _worker_options(arguments: argparse.Namespace) -> list[str]:
+    """Options that every worker gets as they were given here."""
+    options = [part for path in arguments.plugin for part in ("--plugin", str(path.resolve()))]
+    if arguments.data_root:
+        options += ["--data-root", str(arguments.data_root.resolve())]
+    return [*options, "--allow-different-hardware"] if arguments.allow_different_hardware else options
+
+
+def _all_ok(plan: Plan) -> int:
+    del plan.states  # they were read before the work
+    return int(any(state.name != OK for state in plan.states.values()))
+
+
+def _table(rows: Sequence[Row], shown: Sequence[str]) -> str:
+    """Columns of equal width, for the terminal."""
+    lines = [list(shown), *([short(column, row.get(column)) for column in shown] for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(shown))]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)

@@ -1,0 +1,96 @@
+"""How long cells will take and how much disk they need, always with the basis of the guess: without one it is worth nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+from typing import Any
+
+from benchmark import ROOT
+from benchmark.cell import Cell
+from benchmark.tables import Row, is_number, read_csv
+
+REFERENCE = ROOT / "results" / "reference" / "laptop.csv"
+# Minutes a cell where nothing was measured: laptop from the study behind the preset (3000 steps, one thread), paper from
+# its FLOPs (1.6e17) at 5e13 a second.
+MINUTES = {"smoke": 0.3, "laptop": 5.0, "paper": 60.0}
+ADAM_STATE = 4  # float32 tensors the size of the network in a checkpoint: weights, two moments, average
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Minutes that a cell takes as a whole, artefacts not counted, and what they are taken from."""
+
+    minutes: float
+    basis: str
+
+
+class Estimator:
+    """Estimates from what was measured: here first, then in the committed reference table, else a constant."""
+
+    def __init__(self, records: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._here: dict[str, list[float]] = {}
+        self._pace: dict[tuple[str, str], list[float]] = {}  # minutes a step, by architecture and preset
+        for record in records:
+            row = record.get("row") or {}
+            if is_number(row.get("minutes")) and record.get("state") in ("ok", "suspicious"):
+                self._here.setdefault(str(record.get("setting")), []).append(row["minutes"])
+                _add_pace(self._pace, row)
+
+    @cached_property
+    def _reference(self) -> dict[tuple[str, str], list[float]]:
+        pace: dict[tuple[str, str], list[float]] = {}
+        for row in read_csv(REFERENCE) if REFERENCE.is_file() else ():
+            _add_pace(pace, row)
+        return pace
+
+    def estimate(self, cell: Cell) -> Estimate:
+        """The median over the nearest measurements that there are."""
+        if same := self._here.get(cell.setting):
+            return Estimate(median(same), f"{_count(same, 'finished cell')} of this setting here")
+        key, steps = (cell.architecture, cell.config["preset"]), cell.config["trainer"]["max_steps"]
+        if pace := self._pace.get(key):
+            return Estimate(median(pace) * steps, f"{_count(pace, 'finished cell')} like it here, by steps")
+        if pace := self._reference.get(key):
+            return Estimate(median(pace) * steps, f"{REFERENCE.relative_to(ROOT)}, another machine, by steps")
+        return Estimate(MINUTES.get(cell.config["preset"], MINUTES["paper"]), "a constant of the preset: nothing measured yet")
+
+
+def total_minutes(estimates: Sequence[Estimate], jobs: int) -> float:
+    """Minutes until the last of some cells ends, so many side by side."""
+    return max([sum(e.minutes for e in estimates) / max(1, jobs), *(e.minutes for e in estimates)], default=0.0)
+
+
+def disk_bytes(cells: Iterable[Cell]) -> int:
+    """Room that cells and the artefacts they share will take, rounded up generously."""
+    cells = list(cells)
+    artefacts = {cell.data_key: _data_bytes(cell) for cell in cells}
+    artefacts |= {cell.latents_key: _data_bytes(cell) for cell in cells}
+    return sum(_cell_bytes(cell) for cell in cells) + sum(artefacts.values())
+
+
+def _add_pace(pace: dict[tuple[str, str], list[float]], row: Row | Mapping[str, Any]) -> None:
+    if is_number(row.get("minutes")) and is_number(row.get("steps")) and row["steps"]:
+        key = (str(row.get("architecture")), str(row.get("preset")))
+        pace.setdefault(key, []).append(row["minutes"] / row["steps"])
+
+
+def _cell_bytes(cell: Cell) -> int:
+    """The last checkpoint, the kept averages, and 10 MB of samples and tables."""
+    trunk, kept = cell.config["trunk"], cell.config["trainer"]["keep_checkpoints"]
+    parameters = 20 * trunk["depth"] * trunk["width"] ** 2  # attention 4, MLP 8, modulation 6, the rest 2, in width^2
+    return 4 * parameters * (ADAM_STATE * 2 + kept) + 10_000_000
+
+
+def _data_bytes(cell: Cell) -> int:
+    """Images as bytes: counts times 3 channels times the resolution, where the dataset's config tells them."""
+    dataset = cell.config["dataset"]
+    images = 8 * sum(value for key, value in dataset.items() if key.endswith("_per_composition"))
+    return images * 3 * dataset.get("resolution", 64) ** 2
+
+
+def _count(values: Sequence[float], noun: str) -> str:
+    return f"{len(values)} {noun}{'s' * (len(values) != 1)}"

@@ -1,0 +1,129 @@
+"""Files that are either whole or absent: written aside in the same folder, then renamed into place."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+ASIDE = ".tmp-"  # prefix of files being written; whatever is still called so after a kill is litter
+
+
+class DiskFull(RuntimeError):
+    """The disk is full or a quota is used up; the message says which folder and what to do."""
+
+
+@contextmanager
+def full_disk_explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's "no space left" into one sentence about `path`.
+
+    Raises:
+        DiskFull: if the block ends with ENOSPC or EDQUOT.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(
+            f"no space left to write {path}; free some or choose another folder with --results, then run the same "
+            "command again: it goes on from what is already there"
+        ) from error
+
+
+@contextmanager
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """A path for any writer (`torch.save`, `savefig`) that takes the place of `path` if the block succeeds.
+
+    The folder is made if it is missing. A `durable` file is flushed to the disk before the rename, so that not even a
+    power cut leaves one that is named right and empty.
+
+    Raises:
+        DiskFull: if there is no room.
+    """
+    aside = path.with_name(f"{ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
+    with full_disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            if durable:
+                flush(aside)
+            os.replace(aside, path)
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink()
+            raise
+        if durable:
+            flush(path.parent)
+
+
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        DiskFull: if there is no room.
+    """
+    with replacing(path, durable) as aside:
+        aside.write_bytes(content)
+
+
+def write_text(path: Path, content: str, durable: bool = True) -> None:
+    """`write_bytes` for text, as UTF-8."""
+    write_bytes(path, content.encode(), durable)
+
+
+def write_json(path: Path, content: Any, durable: bool = True) -> None:
+    """`write_bytes` for what JSON can hold; it is serialised before the disk is touched."""
+    write_text(path, json_text(content), durable)
+
+
+def json_text(content: Any) -> str:
+    """JSON as all files of a results folder have it: a value a line, for `diff`, and null for NaN, which JSON lacks."""
+    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file; None if the file is missing.
+
+    Raises:
+        ValueError: if the file is not a JSON object, with the path in the message.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} cannot be read: it holds no JSON object")
+    return content
+
+
+def flush(path: Path) -> None:
+    """Have the operating system write a file or a folder's list of names to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder. Only for who holds the lease on it."""
+    for litter in folder.rglob(f"{ASIDE}*"):
+        with suppress(OSError):
+            litter.unlink()

@@ -1,0 +1,206 @@
+"""One way to train anything: a Lightning trainer that counts steps only, resumes exactly, and stops between two steps.
+
+Lightning's loop does the training; what it gets wrong on resume is taken out of its hands (epochs, samplers, its own
+signal handling and checkpoint naming). A batch is a function of the step, so that nothing but weights, averages,
+optimiser and step number needs to be in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from safetensors.torch import save_file
+
+from architectures.base import GenerativeModel
+from benchmark.files import replacing
+
+LAST = "last.ckpt"
+
+for noisy in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(noisy).setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="lightning")
+
+
+class Preempted(BaseException):
+    """The process was asked to end; a checkpoint of the step just done is on the disk."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+def fit(
+    module: LightningModule,
+    batch: Callable[[int], dict[str, Any]],
+    max_steps: int,
+    folder: Path,
+    callbacks: Sequence[Callback] = (),
+    checkpoint_every: int = 500,
+    device: str = "cpu",
+    precision: str = "32",
+    resume: bool = True,
+) -> None:
+    """Train to ``max_steps``, from the last checkpoint in the folder if there is one.
+
+    Args:
+        batch: step -> batch, on the training device; a function of the step alone.
+        folder: where checkpoints are kept.
+        callbacks: called before the checkpoint of a step is written.
+
+    Raises:
+        Preempted: after SIGTERM or SIGUSR1, when the step is done and its checkpoint written.
+        NonFiniteLoss: as soon as a logged loss is not finite.
+    """
+    last = folder / LAST
+    trainer = Trainer(
+        max_steps=max_steps,
+        max_epochs=-1,
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=1,
+        precision="bf16-mixed" if precision == "bf16-mixed" else "32-true",
+        callbacks=[*callbacks, StepCheckpoint(folder, checkpoint_every)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+        plugins=[LightningEnvironment()],
+    )
+    source = FromGlobalStep(batch, trainer)
+    trainer.fit(module, source, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
+
+
+class FromGlobalStep:
+    """Batches from wherever the trainer stands when it starts to iterate: after a resume, the checkpoint's step."""
+
+    def __init__(self, batch: Callable[[int], dict[str, Any]], trainer: Trainer) -> None:
+        self.batch, self.trainer = batch, trainer
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        step = self.trainer.global_step
+        while True:
+            yield self.batch(step)
+            step += 1
+
+
+class StepCheckpoint(Callback):
+    """``last.ckpt`` every so many steps, at the end, and when a signal asks the process to stop."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder, self.every = folder, every
+        self.stop = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning saves inside its signal handler, in the middle of a step; ours only raises a flag.
+        for name in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(name, self._ask_to_stop)
+
+    def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
+        self.stop = True
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        if self.stop or step % self.every == 0 or step == trainer.max_steps:
+            save_checkpoint(trainer, self.folder / LAST)
+        if self.stop and step < trainer.max_steps:
+            raise Preempted
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Write a full checkpoint whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as aside:
+        trainer.save_checkpoint(aside)
+
+
+class Watch(Callback):
+    """What looks at a run from outside: progress for people, the lease, and a check that the loss is finite."""
+
+    def __init__(
+        self,
+        report: Callable[..., None],
+        heartbeat: Callable[[], None],
+        log_every: int,
+        phase: str = "training",
+        progress_seconds: float = 1.0,
+    ) -> None:
+        self.report, self.heartbeat = report, heartbeat
+        self.log_every, self.phase, self.progress_seconds = log_every, phase, progress_seconds
+        self.seconds = 0.0  # of training, over all legs of this run; a checkpoint keeps it
+        self.train_loss = math.nan
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds + time.monotonic() - self._started}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.seconds = state["seconds"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = self._told = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started, self._first = time.monotonic(), trainer.global_step
+        self._losses: list[torch.Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        self._losses.append(outputs["loss"].detach())
+        if step % self.log_every == 0 or step == trainer.max_steps:
+            self.train_loss = float(torch.stack(self._losses).mean())  # the one synchronisation
+            self._losses.clear()
+            if not math.isfinite(self.train_loss):
+                raise NonFiniteLoss(
+                    f"the loss became {self.train_loss} by step {step}; lower optimiser.lr or use trainer.precision=32"
+                )
+        self.heartbeat()
+        now = time.monotonic()
+        if now - self._told >= self.progress_seconds or step == trainer.max_steps:
+            rate = (step - self._first) / max(now - self._started, 1e-9)
+            self.report(phase=self.phase, step=step, max_steps=trainer.max_steps, rate=rate, loss=self.train_loss)
+            self._told = now
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seconds += time.monotonic() - self._started
+        self._started = time.monotonic()
+
+
+class KeepAverages(Callback):
+    """The averaged weights at log-spaced steps, for later studies of dynamics."""
+
+    def __init__(self, folder: Path, steps: Sequence[int]) -> None:
+        self.folder, self.steps = folder, frozenset(steps)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step in self.steps and isinstance(pl_module, GenerativeModel) and pl_module.ema is not None:
+            average = pl_module.ema
+            weights = {name: shadow.cpu() for name, shadow in zip(average.names, average.shadows, strict=True)}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.folder / f"average-{trainer.global_step}.safetensors") as aside:
+                save_file(weights, aside)
+
+
+def log_spaced(count: int, last: int) -> list[int]:
+    """``count`` whole steps from 1 % of ``last`` to ``last``, evenly spaced in their logarithm, without repeats."""
+    first = max(1, last // 100)
+    return sorted({round(first * (last / first) ** (index / max(1, count - 1))) for index in range(count)})
+
+
+def quiet_threads(threads: int) -> None:
+    """Fix torch's thread count for good: results are bit-equal at one count and differ between two."""
+    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))

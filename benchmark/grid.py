@@ -1,0 +1,263 @@
+"""Grid + filters -> choices, one for each cell (pure), and choices -> resolved configs.
+
+A grid file names the values of five axes: dataset, architecture, tokenizer, conditioning, seed. ``axes`` run by default, ``offers``
+are what ``--only`` may select besides; ``"*"`` is every registered name, plug-ins included.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmark.config import (
+    CONFIGS,
+    NAMED,
+    RECIPES,
+    ConfigError,
+    Layer,
+    Override,
+    Schema,
+    names_in,
+    native_layer,
+    nearest,
+    preset_layer,
+    read_yaml,
+)
+from benchmark.machine import Machine
+from benchmark.registry import Registry
+from datasets.factors import FactorSpace, SplitConfig, resolve_split
+
+AXES = ("dataset", "architecture", "tokenizer", "conditioning", "seed")
+DROPOUT_PROBABILITY = 0.1  # what "+dropout" sets; paper A, figure 4 (b)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A question, and the cells that answer it."""
+
+    name: str
+    question: str
+    figure: str
+    expected: str
+    axes: Mapping[str, tuple[str, ...]]
+    offers: Mapping[str, tuple[str, ...]]
+    config: Mapping[str, Any]
+
+    @property
+    def layer(self) -> Layer:
+        return Layer(f"grids/{self.name}.yaml", self.config)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value of every axis."""
+
+    dataset: str
+    architecture: str
+    tokenizer: str
+    conditioning: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset}-{self.architecture}-{self.tokenizer}-{self.conditioning}-s{self.seed}"
+
+
+class LeftOut(Exception):
+    """A choice that no cell can be made of, with the reason: an architecture cannot model the tokenizer's latents."""
+
+
+def load_grid(name: str) -> Grid:
+    """A grid of ``configs/grids``.
+
+    Raises:
+        ConfigError: for an unknown grid, with the nearest one, and for a file that is none.
+    """
+    if name not in names_in("grids"):
+        raise ConfigError(f"There is no grid '{name}'{nearest(name, names_in('grids'))}")
+    path = CONFIGS / "grids" / f"{name}.yaml"
+    values = read_yaml(path)
+    return Grid(
+        name,
+        *(str(values.get(key, "")) for key in ("question", "figure", "expected")),
+        axes=_axes(values.get("axes"), path),
+        offers=_axes(values.get("offers"), path),
+        config=values.get("config") or {},
+    )
+
+
+def _axes(values: Mapping[str, Any] | None, path: Path) -> dict[str, tuple[str, ...]]:
+    axes = {}
+    for axis, names in (values or {}).items():
+        if axis not in AXES[:-1]:
+            raise ConfigError(f"{path}: '{axis}' is no axis of a grid{nearest(axis, AXES[:-1])}")
+        axes[axis] = tuple(map(str, names if isinstance(names, list) else [names]))
+    return axes
+
+
+def parse_only(tokens: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """``["architecture=dit,mar", "seed=3"]`` -> values by axis; an axis given twice gets both.
+
+    Raises:
+        ConfigError: for what is no AXIS=VALUE.
+    """
+    only: dict[str, tuple[str, ...]] = {}
+    for token in tokens:
+        axis, _, values = token.partition("=")
+        names = tuple(filter(None, values.split(",")))
+        if axis not in AXES:
+            raise ConfigError(f"--only {token}: '{axis}' is no axis{nearest(axis, AXES)}")
+        if not names:
+            raise ConfigError(f"--only {token} selects nothing; write --only {axis}=VALUE[,VALUE]")
+        only[axis] = (*only.get(axis, ()), *names)
+    return only
+
+
+def choices(
+    grid: Grid, registry: Registry, only: Mapping[str, Sequence[str]], first_seed: int = 0, seeds: int = 1
+) -> list[Choice]:
+    """Every combination of the selected values, seeds innermost.
+
+    Raises:
+        ConfigError: for a value that the grid neither runs nor offers, or that is not registered.
+    """
+    values = [_values(grid, registry, axis, only.get(axis)) for axis in AXES[:-1]]
+    numbers = _seeds(only.get("seed")) if only.get("seed") else range(first_seed, first_seed + seeds)
+    return [Choice(*names, seed=seed) for *names, seed in itertools.product(*values, numbers)]
+
+
+def _values(grid: Grid, registry: Registry, axis: str, only: Sequence[str] | None) -> list[str]:
+    default = _expand(grid.axes.get(axis, ()), registry, axis)
+    known = list(dict.fromkeys([*default, *_expand(grid.offers.get(axis, ()), registry, axis)]))
+    for name in only or ():
+        if name not in known:
+            if axis in NAMED:
+                registry.entry(axis, name)  # not registered: says so, with the nearest name
+            raise ConfigError(f"Grid {grid.name} does not offer {axis} '{name}'{nearest(name, known)}")
+    return list(dict.fromkeys(only or default))
+
+
+def _expand(names: Sequence[str], registry: Registry, axis: str) -> list[str]:
+    if tuple(names) != ("*",):
+        return list(names)
+    order = rungs()
+    rank = {name: order.index(name) if name in order else len(order) for name in registry.names(axis)}
+    return sorted(registry.names(axis), key=lambda name: (rank[name], name))
+
+
+def rungs() -> list[str]:
+    """Architectures in the order of the ladder, the order in which tables show them."""
+    return [str(name) for name in read_yaml(CONFIGS / "ladder.yaml")["order"]]
+
+
+def _seeds(texts: Sequence[str]) -> list[int]:
+    wrong = next((text for text in texts if not text.isdecimal()), None)
+    if wrong is not None:
+        raise ConfigError(f"--only seed={wrong} is no seed; give whole numbers, such as --only seed=0,1,2")
+    return [int(text) for text in dict.fromkeys(texts)]
+
+
+class Composer:
+    """Turns choices into resolved configs: layers merged once, `auto` resolved, everything checked.
+
+    Args:
+        grid: its ``config:`` is one of the layers.
+        preset: a name, or `auto`: paper where there is a GPU, laptop where there is none.
+        overrides: the KEY=VALUE of the command line.
+    """
+
+    def __init__(
+        self, registry: Registry, machine: Machine, grid: Grid, preset: str = "auto", overrides: Sequence[Override] = ()
+    ) -> None:
+        self.registry, self.machine, self.grid, self.overrides = registry, machine, grid, overrides
+        self.preset = ("paper" if machine.device == "cuda" else "laptop") if preset == "auto" else preset
+        self._preset_layer = preset_layer(self.preset)
+        self._composed: dict[tuple[str, str], dict[str, Any]] = {}
+
+    @cached_property
+    def schema(self) -> Schema:
+        return Schema(self.registry)
+
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        """Everything but native recipes and the axes: enough to know the recipe and the first seed."""
+        base = self.schema.compose([self._preset_layer, self.grid.layer], self.overrides)
+        if base["recipe"] not in RECIPES:
+            raise ConfigError(f"recipe={base['recipe']} is unknown{nearest(base['recipe'], RECIPES)}")
+        return base
+
+    def resolve(self, choice: Choice) -> dict[str, Any]:
+        """The config of one cell, with its own dataset, tokenizer and architecture only.
+
+        Raises:
+            ConfigError: for a value that something refuses.
+            LeftOut: for an architecture that cannot model the tokenizer's latents.
+        """
+        whole = self._compose(choice)
+        config = {key: value for key, value in whole.items() if key not in NAMED}
+        config["seed"] = choice.seed
+        for kind in NAMED:
+            name = getattr(choice, kind)
+            config[kind] = {"name": name, **whole[kind][name]}
+        config = _resolve_auto(config, self.machine)
+        config["tokenizer"]["view"] = self._view(choice, config["tokenizer"]["view"])
+        self._check(config)
+        return config
+
+    def _compose(self, choice: Choice) -> dict[str, Any]:
+        native = choice.architecture if self.base["recipe"] == "native" else ""
+        if (native, choice.conditioning) not in self._composed:
+            layers = [self._preset_layer, native_layer(native), self.grid.layer, _conditioning_layer(choice.conditioning)]
+            self._composed[native, choice.conditioning] = self.schema.compose(layers, self.overrides)
+        return self._composed[native, choice.conditioning]
+
+    def _view(self, choice: Choice, asked: str) -> str:
+        """Which of the tokenizer's views this architecture models."""
+        offered = self.registry.entry("tokenizer", choice.tokenizer).views
+        models = self.registry.entry("architecture", choice.architecture).views
+        if asked != "auto" and asked not in offered:
+            raise ConfigError(f"tokenizer.{choice.tokenizer}.view={asked} is unknown{nearest(asked, [*offered, 'auto'])}")
+        wanted = [view for view in models if view in (offered if asked == "auto" else (asked,))]
+        if not wanted:
+            has = ", ".join(offered) if asked == "auto" else asked
+            raise LeftOut(f"{choice}: {choice.architecture} models {', '.join(models)}, and {choice.tokenizer} gives {has}")
+        return wanted[0]
+
+    def _check(self, config: Mapping[str, Any]) -> None:
+        """What the parts refuse, each on its own and together, before any work."""
+        built = self.schema.validate(config)
+        dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
+        try:
+            if tokenizer and (side := getattr(dataset, "resolution", None)):
+                tokenizer.grid((3, side, side), f"tokenizer.{config['tokenizer']['name']}")
+            if isinstance(space := getattr(dataset, "space", None), FactorSpace):
+                resolve_split(SplitConfig(**config["split"]), space)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
+def _conditioning_layer(name: str) -> Layer:
+    """``centres+dropout`` -> the keys that it stands for."""
+    information, _, dropout = name.partition("+")
+    values: dict[str, Any] = {"information": information}
+    if dropout:
+        values["dropout"] = DROPOUT_PROBABILITY
+    return Layer(f"--only conditioning={name}", {"conditioning": values})
+
+
+def _resolve_auto(config: dict[str, Any], machine: Machine) -> dict[str, Any]:
+    """What `auto` stands for on this machine; stored resolved, so that a cell means the same everywhere."""
+    trainer = dict(config["trainer"])
+    if trainer["device"] == "auto":
+        trainer["device"] = machine.device
+    if trainer["device"] == "cuda" and machine.device != "cuda":
+        raise ConfigError("trainer.device=cuda, and there is no GPU here that torch can use; leave it at auto")
+    if trainer["precision"] == "auto":
+        trainer["precision"] = machine.precision
+    tokenizer = dict(config["tokenizer"])
+    if tokenizer.get("precision") == "auto":
+        tokenizer["precision"] = trainer["precision"]
+    return {**config, "trainer": trainer, "tokenizer": tokenizer}

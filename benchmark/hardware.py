@@ -1,0 +1,107 @@
+"""What a record says about cost and provenance: device, commit, parameters, operations, memory."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from architectures.base import GenerativeModel
+from architectures.conditioning import Condition
+from benchmark import ROOT
+from datasets.factors import seed_for
+
+COUNTED = 8  # samples over which sampling operations are counted
+
+
+def revision() -> str:
+    """Git commit of the checkout, with ``+dirty`` when tracked files differ from it; empty outside a repository."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    return commit + ("+dirty" if commit and _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def hardware() -> dict[str, Any]:
+    """The machine and the versions that a result was made with."""
+    versions = {name: sys.modules[name].__version__ for name in ("torch", "lightning") if name in sys.modules}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
+    return {
+        "device": device,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        **versions,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def cpu_name() -> str:
+    """Model of the processor as the system names it."""
+    try:
+        lines = open("/proc/cpuinfo", encoding="utf-8").read().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def peak_memory_mb() -> float:
+    """Most memory in use so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
+
+
+def costs(model: GenerativeModel, batch: dict[str, Any], steps: int) -> dict[str, Any]:
+    """What a model costs: parameters, and operations of training and of a sample (multiply-adds count twice).
+
+    Operations are those of matrix products and convolutions, as torch's FLOP counter sees them.
+    """
+    condition = Condition.of(batch["classes"], batch["values"])
+    seen = len(batch["latents"])
+    with FlopCounterMode(display=False) as training:
+        loss, _ = model.training_loss(batch["latents"], condition, batch["generator"])
+        loss.backward()
+    model.zero_grad(set_to_none=True)
+    few = Condition.of(batch["classes"][:COUNTED], batch["values"][:COUNTED])
+    generator = torch.Generator(batch["latents"].device).manual_seed(seed_for(0, "costs"))
+    calls = _CallCounter(model)
+    with model.averaged(), FlopCounterMode(display=False) as sampling, calls:
+        model.sample(few, generator)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "sampled_parameters": sum(p.numel() for p in model.averaged_parameters().values()),
+        "target_tokens": steps * seen * model.context.tokens * model.target_share(),
+        "flops": training.get_total_flops() * steps,
+        "sample_flops": sampling.get_total_flops() / len(few),
+        "evaluations_per_sample": calls.trunk,
+    }
+
+
+class _CallCounter:
+    """How often the trunk runs while a batch is sampled."""
+
+    def __init__(self, model: GenerativeModel) -> None:
+        self.module = getattr(model, "trunk", model)
+        self.trunk = 0
+
+    def __enter__(self) -> None:
+        self._handle = self.module.register_forward_hook(self._count)
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _count(self, *_: object) -> None:
+        self.trunk += 1
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,168 @@
+"""What a command line selects: cells with their states, what they will cost, and what is printed before any work."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from benchmark.cell import Cell
+from benchmark.config import ConfigError, Override
+from benchmark.estimate import GIGABYTE, Estimate, Estimator, disk_bytes, total_minutes
+from benchmark.grid import Composer, LeftOut, choices, load_grid, parse_only
+from benchmark.machine import Machine
+from benchmark.registry import Registry
+from benchmark.states import State, state_of
+from benchmark.store import Store
+from benchmark.tables import Row
+
+COLUMNS = ("cell", "state", "minutes", "basis")
+
+
+@dataclass
+class Plan:
+    """Selected cells by id, in the order in which they run."""
+
+    cells: dict[str, Cell]
+    store: Store
+    registry: Registry
+    machine: Machine
+    notes: list[str]  # what was set aside or left out, a line each
+    preset: str = ""  # as it is told: the name, and why where it was chosen automatically
+
+    @cached_property
+    def states(self) -> dict[str, State]:
+        return {name: state_of(self.store, name, self._fingerprint(cell)) for name, cell in self.cells.items()}
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        estimator = Estimator(self.store.records())
+        return {name: estimator.estimate(cell) for name, cell in self.cells.items()}
+
+    def _fingerprint(self, cell: Cell) -> str | None:
+        """None, which finds nothing stale, where the cell's sources are not at hand: a plug-in's, without --plugin."""
+        try:
+            return cell.fingerprint(self.registry)
+        except ConfigError:
+            return None
+
+    @property
+    def threads(self) -> int:
+        """Of a worker."""
+        return max(cell.threads for cell in self.cells.values())
+
+    def rows(self) -> list[Row]:
+        """A row a cell."""
+        return [
+            {"cell": name, "state": self.states[name].name, "minutes": estimate.minutes, "basis": estimate.basis}
+            for name, estimate in self.estimates.items()
+        ]
+
+    def heading(self, selected: Sequence[str], jobs: int) -> list[str]:
+        """The lines that `run` and `plan` begin with; `selected` are the cells with work to do."""
+        counts = Counter(state.name for state in self.states.values())
+        estimates = [self.estimates[name] for name in selected]
+        bases = ", ".join(dict.fromkeys(estimate.basis for estimate in estimates))
+        precisions = ", ".join(dict.fromkeys(cell.config["trainer"]["precision"] for cell in self.cells.values()))
+        lines = [f"preset    {self.preset}"] if self.preset else []
+        return [
+            *lines,
+            f"device    {self.machine}; precision {precisions}, {jobs} at a time, {self.threads} thread(s) each",
+            f"cells     {len(self.cells)}: " + ", ".join(f"{count} {state}" for state, count in counts.items()),
+            f"estimate  {duration(total_minutes(estimates, jobs))}" + (f", from {bases}" if bases else ": nothing to do"),
+            f"disk      about {self.disk(selected) / GIGABYTE:.2f} GB, {self.free() / GIGABYTE:.0f} GB free",
+            f"results   {self.store.results}",
+        ]
+
+    def disk(self, selected: Sequence[str]) -> int:
+        return disk_bytes(self.cells[name] for name in selected)
+
+    def free(self) -> int:
+        """Bytes free where the results folder is, or will be."""
+        folder = self.store.results
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
+    def check_room(self, selected: Sequence[str]) -> None:
+        """Raises ConfigError if the disk cannot hold what these cells will write."""
+        if self.disk(selected) > self.free():
+            raise ConfigError(
+                f"These cells need about {self.disk(selected) / GIGABYTE:.1f} GB and {self.store.results} has "
+                f"{self.free() / GIGABYTE:.1f} GB free: make room, or choose another folder with --results"
+            )
+
+
+def plan_grid(
+    store: Store,
+    registry: Registry,
+    machine: Machine,
+    grid: str,
+    preset: str = "auto",
+    only: Sequence[str] = (),
+    seeds: int = 1,
+    overrides: Sequence[Override] = (),
+) -> Plan:
+    """The cells of a grid, less those that filters leave out.
+
+    Raises:
+        ConfigError: for anything wrong with the input.
+    """
+    chosen = load_grid(grid)
+    composer = Composer(registry, machine, chosen, preset, overrides)
+    notes = [f"set aside: {name}: {reason}" for name, reason in registry.aside.items()]
+    cells: dict[str, Cell] = {}
+    for choice in choices(chosen, registry, parse_only(only), composer.base["seed"], seeds):
+        try:
+            cell = Cell(composer.resolve(choice))
+        except LeftOut as reason:
+            notes.append(f"left out: {reason}")
+        else:
+            cells[cell.id] = cell
+    if not cells:
+        raise ConfigError(f"No cell is left of grid {grid}: " + ("; ".join(notes) or "--only selects none"))
+    reason = f"auto: {'a GPU' if machine.device == 'cuda' else 'no GPU'} here"
+    told = f"{composer.preset} ({reason})" if preset == "auto" else composer.preset
+    return Plan(cells, store, registry, machine, notes, told)
+
+
+def plan_cells(store: Store, registry: Registry, machine: Machine, cell_ids: Sequence[str]) -> Plan:
+    """Cells that a run has written before, by id.
+
+    Raises:
+        ConfigError: for an id that the results folder does not have.
+    """
+    cells = {name: Cell.read(store.cell(name).config) for name in cell_ids}
+    return Plan(cells, store, registry, machine, [])
+
+
+def plan_stored(store: Store, registry: Registry, machine: Machine) -> Plan:
+    """Every cell that the results folder has."""
+    plan = Plan({}, store, registry, machine, [])
+    for name in store.cell_ids():
+        try:
+            plan.cells[name] = Cell.read(store.cell(name).config)
+        except ConfigError as error:
+            plan.notes.append(f"left out: {error}")
+    return plan
+
+
+def check_writable(folder: Path) -> None:
+    """Raises ConfigError if nothing can be written to a results folder, which is made if it is missing."""
+    probe = folder / f".writable-{id(folder)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"Nothing can be written to {folder} ({error.strerror}): choose another with --results") from error
+
+
+def duration(minutes: float) -> str:
+    """``45 s``, ``12 min``, ``3.5 h``."""
+    if minutes < 1:
+        return f"{60 * minutes:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,258 @@
+"""Figures of a results folder: accuracy against step (``curves.png``), strict level 2 of every seed (``dots.png``).
+
+Colours of the levels are those of the papers' figures; every curve and dot is one trained model, nothing is hidden
+behind a mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark import ROOT
+from benchmark.files import replacing
+from benchmark.leaderboard import binomial_floor
+from benchmark.statistics import BIMODAL_GAP, bimodal, t_interval
+from benchmark.tables import Row, is_number, read_csv
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
+    from matplotlib.lines import Line2D
+
+PUBLISHED = ROOT / "results" / "published" / "shapes2d_curves.csv"
+COLOURS = ("#56C1FF", "#FF95CA", "#ED220D")  # levels 0, 1, 2 (Farid et al. 2025, after Okawa et al. 2023)
+INKS = ("#1279B8", "#C2407F", "#B3170A")  # the same hues, dark enough for text on white
+LEVELS = ("level 0 (seen)", "level 1", "level 2")
+LADDER = ("maskgit", "maskgit-jepa", "givt", "mar", "dit")  # from discrete to continuous: the order of the panels
+INK, GREY, PALE = "#444444", "#888888", "#B5B5B5"
+DASHES = (0, (3, 2))
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E8E8E8",
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+KEYS = ("dataset", "tokenizer", "conditioning", "preset", "recipe", "architecture", "steps", "view", "setting")
+Group = tuple[str, list[Row]]  # a title and the cells behind it
+
+
+def write_plots(results: Path, rows: Sequence[Row]) -> list[Path]:
+    """Draw both figures of a results folder from its leaderboard rows. Returns the paths (none without cells)."""
+    groups = group_cells([row for row in rows if row.get("state") in ("ok", "suspicious")])
+    if not groups:
+        return []
+    names = [row["cell"] for _, cells in groups for row in cells]
+    curves = {name: read_curve(results / "cells" / name / "curve.csv") for name in names}
+    figures = {"curves.png": curve_figure(groups, curves), "dots.png": dot_figure(groups)}
+    for name, figure in figures.items():
+        with replacing(results / name) as aside:
+            figure.savefig(aside, dpi=160, format="png")
+    return [results / name for name in figures]
+
+
+def read_curve(path: Path) -> list[Row]:
+    """The whole rows of a curve, in order of step; none where there is no file. A row cut off in writing is dropped."""
+    if not path.exists():
+        return []
+    return sorted((row for row in read_csv(path) if is_number(row.get("step"))), key=lambda row: row["step"])
+
+
+def group_cells(rows: Iterable[Row]) -> list[Group]:
+    """Cells by setting, titled by the architecture and by what tells settings apart; architectures as a ladder."""
+    settings: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        settings.setdefault(tuple(row.get(key) for key in KEYS), []).append(row)
+    varying = [i for i in range(len(KEYS)) if len({name[i] for name in settings}) > 1]
+
+    def title(name: tuple[Any, ...]) -> str:
+        details = [_say(KEYS[i], name[i]) for i in varying if KEYS[i] not in ("architecture", "view", "setting")]
+        return ", ".join([str(name[KEYS.index("architecture")]), *details])
+
+    titles = {name: title(name) for name in settings}
+    repeated = {text for text in titles.values() if list(titles.values()).count(text) > 1}
+    for name in settings:
+        if titles[name] in repeated:  # they differ in the view, or in something that only the setting's hash shows
+            titles[name] += f", {name[-2]}, {str(name[-1])[:4]}"
+    ordered = sorted(settings, key=lambda name: tuple(_place(key, part) for key, part in zip(KEYS, name, strict=True)))
+    return [(titles[name], sorted(settings[name], key=lambda row: row.get("seed") or 0)) for name in ordered]
+
+
+def curve_figure(groups: Sequence[Group], curves: Mapping[str, Sequence[Row]]) -> Figure:
+    """One panel a setting: strict accuracy of the three levels against step, each seed thin and their mean thick.
+
+    Dashed is the mean of the probe; dotted are suspicious cells, which enter no mean; grey is the published level 2
+    (probe) of the same architecture, its steps rescaled to the same share of training.
+    """
+    columns = len(groups) if len(groups) <= 5 else 4
+    lines = math.ceil(len(groups) / columns)
+    figure = _figure(2.5 * columns + 0.4, 2.5 * lines + 0.6)
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    published = read_csv(PUBLISHED) if PUBLISHED.exists() else []
+    for panel, (title, cells) in zip(panels.flat, groups, strict=False):
+        _draw_panel(panel, cells, curves, published)
+        _head(panel, title, sum(row["state"] == "ok" for row in cells))
+    for panel in panels.flat[len(groups) :]:
+        panel.set_visible(False)
+    figure.supxlabel("training step", fontsize=9)
+    figure.supylabel("accuracy (all factors right)", fontsize=9)
+    _level_legend(figure)
+    return figure
+
+
+def dot_figure(groups: Sequence[Group], measure: str = "strict_level2") -> Figure:
+    """One line a setting: a dot for every seed, and above them the mean with Student's 95 % interval over seeds.
+
+    Bimodal seeds have no bar: what stands beside them is how many are above .5.
+    """
+    figure = _figure(6.8, 0.42 * len(groups) + 1.3)
+    axes = figure.subplots()
+    for place, (_, cells) in enumerate(groups):
+        _draw_dots(axes, place, [row for row in cells if is_number(row.get(measure))], measure)
+    axes.set_yticks(range(len(groups)), [title for title, _ in groups], color="black")
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    name = measure.replace("_", " ").replace("level", "level ")
+    axes.set_xlabel(f"{name}: share of samples with every factor right")
+    _legend(
+        figure,
+        _line("a seed", color=COLOURS[2], marker="o", ls="", mec="white"),
+        _line("mean and 95 % interval over seeds (t)", color=INKS[2], lw=1.6, marker="|", mew=2, ms=9),
+        _line("suspicious, left out", color=GREY, marker="x", ls=""),
+    )
+    return figure
+
+
+def mean_curve(curves: Sequence[Sequence[Row]], column: str) -> tuple[list[float], list[float]]:
+    """Steps that every curve has, and the mean over the curves there. Curves without the column are left out."""
+    points = [{row["step"]: row[column] for row in curve if is_number(row.get(column))} for curve in curves]
+    points = [each for each in points if each]
+    steps = sorted(set.intersection(*(set(each) for each in points))) if points else []
+    return steps, [math.fsum(each[step] for each in points) / len(points) for step in steps]
+
+
+def published_curve(published: Iterable[Row], cell: Row) -> tuple[list[float], list[float]]:
+    """Published probe accuracy at level 2 of a cell's architecture, tokenizer and conditioning.
+
+    Returns:
+        steps as a share of the published training, and shares 0..1; empty where the papers show no such curve. Figures
+        that leave tokenizer or conditioning unstated stand for any tokenizer, and for ``full`` where no other does.
+    """
+    found = [row for row in published if row["level"] == 2 and row["architecture"] == cell["architecture"]]
+    found = [row for row in found if row["tokenizer"] in (cell.get("tokenizer"), "unstated")]
+    conditioning = cell.get("conditioning")
+    stated = [row for row in found if row["conditioning"] == conditioning]
+    chosen = stated or [row for row in found if row["conditioning"] == "unstated" and conditioning == "full"]
+    if not chosen:
+        return [], []
+    end = max(row["step"] for row in chosen)
+    points = sorted((row["step"] / end, row["accuracy_percent"] / 100) for row in chosen)
+    return [step for step, _ in points], [share for _, share in points]
+
+
+def _draw_panel(
+    panel: Axes, cells: Sequence[Row], curves: Mapping[str, Sequence[Row]], published: Sequence[Row]
+) -> None:
+    end = max((curves[row["cell"]][-1]["step"] for row in cells if curves[row["cell"]]), default=1)
+    if cells[0].get("dataset") == "shapes2d":
+        steps, shares = published_curve(published, cells[0])
+        panel.plot([step * end for step in steps], shares, color=PALE, lw=0.9, zorder=1.5)
+    good = [curves[row["cell"]] for row in cells if row["state"] == "ok"]
+    for level, colour in enumerate(COLOURS):
+        for row in cells:
+            style = "-" if row["state"] == "ok" else ":"
+            points = mean_curve([curves[row["cell"]]], f"strict_level{level}")
+            panel.plot(*points, style, color=colour, lw=0.7, alpha=0.7)
+        panel.plot(*mean_curve(good, f"level{level}"), color=colour, lw=1.2, ls=DASHES)
+        panel.plot(*mean_curve(good, f"strict_level{level}"), color=colour, lw=2.4, solid_capstyle="round")
+    panel.set_ylim(-0.03, 1.03)
+    panel.set_xlim(0, end)
+    panel.locator_params(axis="x", nbins=4)
+
+
+def _head(panel: Axes, title: str, seeds: int) -> None:
+    """The architecture in bold; what else tells the setting apart, and the number of seeds, small below it."""
+    architecture, *details = title.split(", ")
+    panel.set_title(architecture, loc="left", fontweight="bold", pad=15)
+    below = ", ".join([*details, f"n = {seeds}"])
+    panel.annotate(below, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=8, color=INK)
+
+
+def _draw_dots(axes: Axes, place: int, cells: Sequence[Row], measure: str) -> None:
+    good = [row for row in cells if row["state"] == "ok"]
+    doubtful = [row[measure] for row in cells if row["state"] != "ok"]
+    seeds = [row[measure] for row in good]
+    look: dict[str, Any] = {"color": COLOURS[2], "ms": 6, "mec": "white", "mew": 0.6, "alpha": 0.8, "clip_on": False}
+    axes.plot(seeds, [place + 0.14] * len(seeds), "o", **look)
+    axes.plot(doubtful, [place + 0.14] * len(doubtful), "x", color=GREY, ms=5, clip_on=False)
+    if not good:
+        return
+    if bimodal(seeds):
+        label = f"{sum(seed > BIMODAL_GAP for seed in seeds)} of {len(seeds)} above .5"
+    else:
+        interval = t_interval(seeds, max(binomial_floor(row, measure) for row in good)).clipped(0.0, 1.0)
+        axes.hlines(place - 0.16, interval.low, interval.high, color=INKS[2], lw=1.6)
+        axes.plot(interval.estimate, place - 0.16, "|", color=INKS[2], ms=9, mew=2, clip_on=False)
+        label = f"{interval.estimate:.2f}  n = {len(seeds)}"
+    axes.annotate(label, (1.0, place), (10, 0), textcoords="offset points", va="center", color=INK)
+
+
+def _level_legend(figure: Figure) -> None:
+    levels = [_line(name, color=colour, lw=2.4) for name, colour in zip(LEVELS, COLOURS, strict=True)]
+    legend = _legend(
+        figure,
+        *levels,
+        _line("strict judge, mean of seeds", color=INK, lw=2.4),
+        _line("a seed (dotted: suspicious)", color=INK, lw=0.7),
+        _line("probe, mean", color=INK, lw=1.2, ls=DASHES),
+        _line("published level 2 (steps rescaled)", color=PALE, lw=0.9),
+    )
+    for text, ink in zip(legend.get_texts(), INKS, strict=False):
+        text.set_color(ink)
+
+
+def _legend(figure: Figure, *entries: Line2D) -> Legend:
+    """A legend above the panels, in as many columns as the figure is wide."""
+    columns = min(len(entries), max(1, int(figure.get_figwidth() / 1.45)))
+    look: dict[str, Any] = {"frameon": False, "fontsize": 8, "columnspacing": 1.3, "handlelength": 1.8}
+    return figure.legend(handles=entries, loc="outside upper left", ncols=columns, **look)
+
+
+def _line(label: str, **look: Any) -> Line2D:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **look)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure for files: no window, no global state of pyplot."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    mpl.rcParams.update(STYLE)
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("constrained", w_pad=0.08)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _place(key: str, value: Any) -> tuple[float, str]:
+    """Where a value stands among others: architectures by the ladder, numbers by size, all else by name."""
+    if key == "architecture":
+        return (LADDER.index(value) if value in LADDER else len(LADDER), str(value))
+    return (value, "") if is_number(value) else (0, str(value))
+
+
+def _say(key: str, value: Any) -> str:
+    return f"{value} steps" if key == "steps" else str(value)

@@ -1,0 +1,166 @@
+"""What exists: datasets, architectures and tokenizers of the rooms, of installed packages and of ``--plugin`` files.
+
+One decorator in a file registers it; nothing is listed twice. Names are found in the text of the modules (``sources.py``), so
+that a wrong one is answered at once; only what a cell uses is imported. A module that cannot work here is set aside with
+one line, and is an error only for who selects it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark import ROOT
+from benchmark.config import ConfigError, nearest
+from benchmark.sources import Registration, Source, source
+
+PACKAGES = {"dataset": "datasets", "architecture": "architectures", "tokenizer": "architectures.tokenizers"}
+KINDS = tuple(PACKAGES)
+ENTRY_POINTS = "compositional_benchmark"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered class, not imported yet."""
+
+    registration: Registration
+    source: Source
+
+    @property
+    def name(self) -> str:
+        return self.registration.name
+
+    @property
+    def path(self) -> Path:
+        return self.source.path
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The latents that an architecture models or a tokenizer offers, the default first."""
+        return tuple(self.source.class_constant(self.registration.class_name, "views") or ())
+
+    def config_class(self) -> type:
+        """Its config dataclass, read from the text where that is possible."""
+        try:
+            return self.source.declared(self.registration.config_name)
+        except (AttributeError, NameError, TypeError):
+            return getattr(self.module(), self.registration.config_name)
+
+    def module(self) -> Any:
+        """The module, imported; a plug-in file under a name of its own.
+
+        Raises:
+            ConfigError: if it fails to import.
+        """
+        name = self.source.module
+        try:
+            if name in sys.modules:
+                return sys.modules[name]
+            return importlib.import_module(name) if not name.startswith("plugin:") else _import_file(self.path, name)
+        except Exception as error:
+            kind = self.registration.kind
+            raise ConfigError(f"{kind} {self.name} cannot be used: {self.path} failed to import ({error!r}).") from error
+
+    def load(self) -> type:
+        """The class itself, imported."""
+        return getattr(self.module(), self.registration.class_name)
+
+
+@dataclass
+class Registry:
+    """Everything that can be selected, by kind and name, and what was set aside and why."""
+
+    entries: dict[str, dict[str, Entry]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+    aside: dict[str, str] = field(default_factory=dict)  # name (or file name, where that is all we know) -> reason
+
+    def names(self, kind: str) -> list[str]:
+        return list(self.entries[kind])
+
+    def entry(self, kind: str, name: str) -> Entry:
+        """Look a name up.
+
+        Raises:
+            ConfigError: for a name that is not registered, with the nearest one; or that was set aside.
+        """
+        if name in self.entries[kind]:
+            return self.entries[kind][name]
+        if name in self.aside:
+            raise ConfigError(f"{kind} {name} cannot be used: {self.aside[name]}.")
+        raise ConfigError(f"There is no {kind} '{name}'{nearest(name, self.names(kind))}")
+
+    def add(self, module: Source) -> None:
+        """Register what a module declares, or set it aside."""
+        missing = module.missing_packages()
+        for registration in module.registrations(KINDS):
+            known = self.entries[registration.kind].get(registration.name)
+            if missing:
+                self.aside[registration.name] = f"{module.path} needs {', '.join(missing)}, which is not installed"
+            elif known and known.path != module.path:
+                raise ConfigError(
+                    f"{registration.kind} '{registration.name}' is registered twice: in {known.path} and {module.path}."
+                )
+            else:
+                self.entries[registration.kind][registration.name] = Entry(registration, module)
+
+
+def discover(plugins: Iterable[Path] = ()) -> Registry:
+    """The registry of this checkout, of installed entry points and of plug-in files, without importing any of them.
+
+    Raises:
+        ConfigError: for a plug-in that does not exist, cannot be parsed or registers nothing; for a name used twice.
+    """
+    registry = Registry()
+    for module, path in [*_room_modules(), *_entry_point_modules()]:
+        try:
+            registry.add(source(path, module))
+        except (SyntaxError, OSError) as error:
+            registry.aside[path.stem] = f"{path} cannot be read ({error})"
+    for path in plugins:
+        _add_plugin(registry, path.resolve())
+    return registry
+
+
+def _room_modules() -> Iterator[tuple[str, Path]]:
+    for package in PACKAGES.values():
+        folder = ROOT.joinpath(*package.split("."))
+        for info in pkgutil.iter_modules([str(folder)]):
+            if not info.ispkg:
+                yield f"{package}.{info.name}", folder / f"{info.name}.py"
+
+
+def _entry_point_modules() -> Iterator[tuple[str, Path]]:
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        spec = importlib.util.find_spec(point.module)
+        if spec and spec.origin:
+            yield point.module, Path(spec.origin)
+
+
+def _add_plugin(registry: Registry, path: Path) -> None:
+    try:
+        module = source(path, f"plugin:{path}")
+    except (SyntaxError, OSError) as error:
+        raise ConfigError(f"--plugin {path} cannot be read: {error}.") from error
+    if not any(module.registrations(KINDS)):
+        raise ConfigError(f"--plugin {path} registers nothing: put @architecture, @dataset or @tokenizer above a class.")
+    registry.add(module)
+
+
+def _import_file(path: Path, name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs, so that its dataclasses can look their annotations up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,245 @@
+"""What runs leave on the disk: artefacts by content hash, and cells with their records. Nothing is ever half there.
+
+An artefact (a dataset, a tokenizer, latents) is a folder ``artefacts/KIND/HASH`` that exists only when it is complete:
+it is built in ``HASH.partial`` and renamed. A killed builder leaves the partial folder to the next one, so that
+checkpoints inside survive. A cell is a folder ``cells/ID``; its record is written once, when the cell has ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmark.files import flush, full_disk_explained, json_text, read_json, replacing, sweep, write_json
+from benchmark.leases import Holder, Lease, LeaseLost, holder
+
+POLL_EVERY = 0.5  # seconds between two looks at an artefact that somebody else builds
+REPEAT_EVERY = 60.0  # seconds between two lines that say for whom we wait
+
+Record = dict[str, Any]
+
+
+class Request(NamedTuple):
+    """An artefact that is wanted, and how to make it.
+
+    `builder` fills the folder it is given, which may hold what a killed builder left. It must be a pure function of
+    `key`: whoever asks for the same key gets what somebody else built.
+    """
+
+    kind: str  # dataset, tokenizer, latents, ...: the folder
+    key: str  # content hash
+    builder: Callable[[Path], None]
+    note: str  # for people: what this is
+
+
+class CellPaths:
+    """The files of one cell."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "config.yaml"
+        self.record = folder / "record.json"
+        self.curve = folder / "curve.csv"
+        self.samples = folder / "samples.png"
+        self.rejected = folder / "rejected.png"
+        self.log = folder / "log.txt"
+        self.progress = folder / "progress.json"
+        self.checkpoints = folder / "checkpoints"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.evaluations = folder / "evaluations"
+
+
+class Store:
+    """A results folder."""
+
+    def __init__(self, results: Path | str, say: Callable[[str], None] = print) -> None:
+        self.results = Path(results).absolute()
+        self.say = say
+
+    # --- artefacts
+
+    def artefact(self, kind: str, key: str) -> Path | None:
+        """The folder of a finished artefact, or None."""
+        path = self._artefact_path(kind, key)
+        return path if path.is_dir() else None
+
+    def build(self, kind: str, key: str, builder: Callable[[Path], None], note: str) -> Path:
+        """The folder of an artefact, built now unless it exists; waits while somebody else builds it."""
+        return self.build_all([Request(kind, key, builder, note)])[0]
+
+    def build_all(self, requests: Sequence[Request | tuple[str, str, Callable[[Path], None], str]]) -> list[Path]:
+        """The folders of several artefacts that do not need each other, in the order of the requests.
+
+        What is free is built first; then it waits for those that others are building, and builds what they give up.
+
+        Raises:
+            DiskFull: if there is no room.
+            LeaseLost: if this process slept so long that another one has taken over what it was building.
+        """
+        wanted = [Request(*request) for request in requests]
+        waiting = {(request.kind, request.key): request for request in wanted}
+        told: dict[tuple[str, str], float] = {}
+        while waiting:
+            done = [identity for identity, request in waiting.items() if self._try_build(request)]
+            for identity in done:
+                del waiting[identity]
+            if waiting and not done:
+                for request in waiting.values():
+                    self._tell_wait(request, told)
+                time.sleep(POLL_EVERY)
+        return [self._artefact_path(request.kind, request.key) for request in wanted]
+
+    def _try_build(self, request: Request) -> bool:
+        """Build an artefact unless it exists or somebody else is at it. True if it exists afterwards."""
+        if self.artefact(request.kind, request.key):
+            return True
+        lease = Lease(self._artefact_lease(request))
+        if not lease.acquire():
+            return False
+        with lease, lease.kept():
+            if not self.artefact(request.kind, request.key):  # else it was finished since we looked
+                self._build_aside(request, lease)
+        return True
+
+    def _build_aside(self, request: Request, lease: Lease) -> None:
+        final = self._artefact_path(request.kind, request.key)
+        partial = final.with_name(f"{final.name}.partial")
+        with full_disk_explained(partial):
+            self.say(f"{'resuming' if partial.is_dir() else 'building'} {request.kind} {request.key}: {request.note}")
+            partial.mkdir(parents=True, exist_ok=True)
+            sweep(partial)
+            try:
+                request.builder(partial)
+                lease.refresh(now=True)
+            except (OSError, LeaseLost):
+                if final.is_dir():  # somebody took over while we slept, and has finished it under our hands
+                    return
+                raise
+            _settle(partial, final)
+
+    def _tell_wait(self, request: Request, told: dict[tuple[str, str], float]) -> None:
+        identity = (request.kind, request.key)
+        found = holder(self._artefact_lease(request))
+        if found and time.monotonic() - told.get(identity, float("-inf")) > REPEAT_EVERY:
+            told[identity] = time.monotonic()
+            self.say(f"waiting for {request.kind} {request.key} ({request.note}): {found} builds it")
+
+    def _artefact_path(self, kind: str, key: str) -> Path:
+        return self.results / "artefacts" / kind / key
+
+    def _artefact_lease(self, request: Request) -> Path:
+        return self.results / "leases" / f"{request.kind}-{request.key}.lock"
+
+    # --- cells
+
+    def cell(self, cell_id: str) -> CellPaths:
+        """Where the files of a cell are."""
+        return CellPaths(self.results / "cells" / cell_id)
+
+    def cell_ids(self) -> list[str]:
+        """Every cell that has a folder, sorted."""
+        folder = self.results / "cells"
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    def cell_lease(self, cell_id: str, blocking: bool = False) -> Lease | None:
+        """The lease on a cell, taken; None if somebody else holds it (`blocking` waits instead)."""
+        lease = Lease(self._cell_lease_path(cell_id))
+        while not lease.acquire():
+            if not blocking:
+                return None
+            time.sleep(POLL_EVERY)
+        sweep(self.cell(cell_id).folder)
+        return lease
+
+    def cell_holder(self, cell_id: str) -> Holder | None:
+        """Who works on a cell now."""
+        return holder(self._cell_lease_path(cell_id))
+
+    def start_over(self, cell_id: str) -> None:
+        """Forget everything from which a cell could be resumed; records and log stay."""
+        cell = self.cell(cell_id)
+        shutil.rmtree(cell.checkpoints, ignore_errors=True)
+        for path in (cell.curve, cell.progress):
+            path.unlink(missing_ok=True)
+
+    def _cell_lease_path(self, cell_id: str) -> Path:
+        return self.results / "leases" / f"cell-{cell_id}.lock"
+
+    # --- records
+
+    def write_record(self, cell_id: str, record: Record) -> None:
+        """Write how a cell ended. An earlier record moves to ``record.N.json``; at no moment is there none."""
+        path, content = self.cell(cell_id).record, json_text(record)
+        with replacing(path) as aside:
+            aside.write_text(content)
+            if path.exists():
+                with suppress(FileExistsError):  # the same file already, when we were killed here before
+                    os.link(path, path.with_name(f"record.{self.record_count(cell_id)}.json"))
+
+    def read_record(self, cell_id: str) -> Record | None:
+        """How a cell ended; None while it has not.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        return read_json(self.cell(cell_id).record)
+
+    def record_count(self, cell_id: str) -> int:
+        """How often a cell has ended: tells a record that is new from one that was there before."""
+        return len({path.stat().st_ino for path in self.cell(cell_id).folder.glob("record*.json")})
+
+    def history(self, cell_id: str) -> list[Record]:
+        """All records of a cell that can be read, oldest first."""
+        path = self.cell(cell_id).record
+        earlier = [path.with_name(f"record.{number}.json") for number in range(1, self.record_count(cell_id))]
+        found = []
+        for each in [*earlier, path]:
+            with suppress(ValueError):
+                record = read_json(each)
+                if record is not None:
+                    found.append(record)
+        return found
+
+    def records(self) -> Iterator[Record]:
+        """The current record of every cell that has one; a damaged one is reported in a line and left out."""
+        for cell_id in self.cell_ids():
+            try:
+                record = self.read_record(cell_id)
+            except ValueError as error:
+                self.say(f"left out: {error}")
+                continue
+            if record is not None:
+                yield record
+
+    # --- progress
+
+    def write_progress(self, cell_id: str, **progress: Any) -> None:
+        """Say how far a cell is: phase, step, max_steps, rate (steps a second), saved (what a restart goes on from)."""
+        content = {"pid": os.getpid(), "time": time.time(), **progress}
+        write_json(self.cell(cell_id).progress, content, durable=False)
+
+    def read_progress(self, cell_id: str) -> dict[str, Any]:
+        """What `write_progress` wrote last; empty if nothing."""
+        try:
+            return read_json(self.cell(cell_id).progress) or {}
+        except (ValueError, OSError):
+            return {}
+
+
+def _settle(partial: Path, final: Path) -> None:
+    """Make a built folder the artefact, or drop it if there is one already."""
+    for path in partial.rglob("*"):
+        flush(path)
+    try:
+        partial.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+    flush(final.parent)

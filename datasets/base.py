@@ -1,0 +1,291 @@
+"""What every dataset is: a space of factors, images in a cache on disk, and values drawn as real images have them.
+
+A dataset draws its images in blocks of ``BLOCK``; block ``k`` of a part is a function of (config, seed, part, k) alone,
+so that asking for more images never changes earlier ones. :meth:`CompositionalDataModule.generate` writes them once,
+with a manifest; opening checks them against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from datasets.factors import Composition, FactorSpace, seed_for
+
+BLOCK = 1024  # images drawn from one generator
+MANIFEST = "manifest.json"
+PARTS = ("train", "probe", "test")
+
+DATASETS: dict[str, type[CompositionalDataModule]] = {}
+
+
+def dataset(name: str, config_class: type) -> Callable[[type], type]:
+    """Register a :class:`CompositionalDataModule` and the dataclass of its configuration under a name."""
+
+    def register(cls: type) -> type:
+        cls.name, cls.config_class = name, config_class  # type: ignore[attr-defined]
+        DATASETS[name] = cls
+        return cls
+
+    return register
+
+
+class DataError(ValueError):
+    """A cached file is missing, damaged, or belongs to another configuration."""
+
+
+def composition_index(classes: Tensor, space: FactorSpace) -> Tensor:
+    """Position in ``space.compositions`` of each row of class indices: (M, F) int64 -> (M,) int64."""
+    index = torch.zeros_like(classes[:, 0])
+    for column, factor in enumerate(space.factors):
+        index = index * len(factor.classes) + classes[:, column]
+    return index
+
+
+def belongs_to(index: Tensor, compositions: tuple[Composition, ...], space: FactorSpace) -> Tensor:
+    """Which rows of a (M,) composition index are one of ``compositions``: (M,) bool."""
+    wanted = torch.tensor([space.compositions.index(c) for c in compositions], dtype=torch.int64, device=index.device)
+    return torch.isin(index, wanted)
+
+
+@dataclass
+class ImageSet:
+    """Images with what is true of them. ``images`` may be a memory map: nothing is read before it is asked for."""
+
+    images: np.ndarray  # (M, C, H, W) uint8
+    values: Tensor  # (M, V) float32
+    classes: Tensor  # (M, F) int64
+    composition_index: Tensor  # (M,) int64, position in space.compositions
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, compositions: tuple[Composition, ...], space: FactorSpace) -> ImageSet:
+        """The images of some compositions, in their order here, read into memory."""
+        keep = belongs_to(self.composition_index, compositions, space)
+        images = self.images[keep.numpy()]
+        return ImageSet(images, self.values[keep], self.classes[keep], self.composition_index[keep])
+
+    def tensor(self, indices: Tensor | slice | None = None) -> Tensor:
+        """Images as the networks see them: float32 (B, C, H, W) in [-1, 1]; all of them without ``indices``."""
+        chosen = indices.cpu().numpy() if isinstance(indices, Tensor) else indices or slice(None)
+        return torch.tensor(self.images[chosen], dtype=torch.float32).div_(127.5).sub_(1)
+
+
+class CompositionalDataModule(LightningDataModule, ABC):
+    """A dataset with controlled factors.
+
+    A new one gives :attr:`space`, :attr:`image_shape`, :meth:`part_sizes`, :meth:`draw_block` and :meth:`draw_values`.
+
+    Args:
+        config: the dataclass that the dataset was registered with.
+        seed: the data seed; every image is a function of (config, seed, part, index).
+        folder: where :meth:`generate` has written, or :meth:`prepare_data` will write, the images.
+    """
+
+    name: str  # given by the decorator, like config_class
+    config_class: ClassVar[type]
+    strict_judge: ClassVar[str] = ""  # the analytic judge that can read these images; "" where there is none
+    version: ClassVar[int] = 1  # raise it when the same configuration draws other images
+
+    def __init__(self, config: Any, seed: int, folder: Path) -> None:
+        super().__init__()
+        self.config, self.seed, self.folder = config, seed, Path(folder)
+
+    @property
+    @abstractmethod
+    def space(self) -> FactorSpace:
+        """The factors, in digit order."""
+
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+
+    @abstractmethod
+    def part_sizes(self) -> dict[str, int]:
+        """Number of images in each of ``PARTS``."""
+
+    @abstractmethod
+    def draw_block(self, part: str, block: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images ``block * BLOCK`` and on of a part: uint8 (BLOCK, C, H, W), values (BLOCK, V), classes (BLOCK, F)."""
+
+    @abstractmethod
+    def draw_values(self, composition: Composition, count: int, generator: torch.Generator) -> Tensor:
+        """Values as real images of a composition have them: float32 (count, V)."""
+
+    def judge_geometry(self) -> dict[str, Any]:
+        """Plain numbers that the analytic judge needs to know of the images."""
+        return {}
+
+    # -- the cache ----------------------------------------------------------------------------------------------------
+
+    def generate(self, folder: Path, progress: Callable[[float], None] = lambda share: None) -> None:
+        """Write every part and, last, the manifest; a folder without a manifest is therefore unfinished.
+
+        Args:
+            folder: made if it is missing; files of the same names are overwritten.
+            progress: called with the share done, from 0 to 1.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        total, done = sum(self.part_sizes().values()), 0
+        parts: dict[str, dict[Composition, int]] = {}
+        for part, size in self.part_sizes().items():
+            images = np.lib.format.open_memmap(
+                folder / f"{part}_images.npy", mode="w+", dtype=np.uint8, shape=(size, *self.image_shape)
+            )
+            labels = []
+            for start in range(0, size, BLOCK):
+                stop = min(start + BLOCK, size)
+                block, values, classes = (t[: stop - start] for t in self.draw_block(part, start // BLOCK))
+                images[start:stop] = block.numpy()
+                labels.append((values, classes))
+                done += stop - start
+                progress(done / total)
+            images.flush()
+            values, classes = (torch.cat(columns) for columns in zip(*labels, strict=True))
+            save_file({"values": values, "classes": classes}, folder / f"{part}_labels.safetensors")
+            counts = torch.bincount(composition_index(classes, self.space), minlength=len(self.space.compositions))
+            parts[part] = dict(zip(self.space.compositions, counts.tolist(), strict=True))
+        files = {name: _fingerprint(folder / name) for part in parts for name in _part_files(part)}
+        manifest = {**self._identity(), "counts": parts, "files": files}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+    def images(self, part: str) -> ImageSet:
+        """Open one part; file sizes are checked, contents are not (:meth:`verify` does).
+
+        ``train`` has images of ALL compositions for tokenizers and generators (who take the subset they may see),
+        ``probe`` is what judges are trained on, ``test`` is held out from everybody.
+
+        Raises:
+            DataError: a file is missing, damaged, or made with another configuration or seed.
+            ValueError: no such part.
+        """
+        if part not in PARTS:
+            raise ValueError(f"there is no part {part!r} of the images; use one of {', '.join(PARTS)}")
+        manifest = self._manifest()
+        for name in _part_files(part):
+            self._check_size(name, manifest)
+        image_file, label_file = (self.folder / name for name in _part_files(part))
+        try:
+            images = np.load(image_file, mmap_mode="r")
+            labels = load_file(label_file)
+            return ImageSet(
+                images, labels["values"], labels["classes"], composition_index(labels["classes"], self.space)
+            )
+        except (ValueError, KeyError, SafetensorError) as error:
+            raise self._damaged(f"{image_file} or {label_file.name} cannot be read ({error})") from error
+
+    def verify(self) -> None:
+        """Compare every file with its checksum.
+
+        Raises:
+            DataError: naming the first file that differs.
+        """
+        manifest = self._manifest()
+        for name, expected in manifest["files"].items():
+            self._check_size(name, manifest)
+            if _fingerprint(self.folder / name) != expected:
+                raise self._damaged(f"{self.folder / name} was altered after it was written")
+
+    def _identity(self) -> dict[str, Any]:
+        """What the images are a function of."""
+        config = asdict(self.config)
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+        return {
+            "dataset": self.name,
+            "version": self.version,
+            "seed": self.seed,
+            "config": config,
+            "config_hash": digest,
+        }
+
+    def _manifest(self) -> dict[str, Any]:
+        path = self.folder / MANIFEST
+        try:
+            manifest = json.loads(path.read_text())
+            expected = {f"{part}_{kind}" for part in PARTS for kind in ("images.npy", "labels.safetensors")}
+            intact = expected <= manifest["files"].keys() and all("bytes" in f for f in manifest["files"].values())
+        except FileNotFoundError as error:
+            raise self._damaged(f"{path} is missing") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._damaged(f"{path} is no manifest of images") from error
+        if not intact:
+            raise self._damaged(f"{path} does not list the images it should")
+        for key, value in self._identity().items():
+            if key != "config" and manifest.get(key) != value:
+                raise self._damaged(f"{path} belongs to another {key}: {manifest.get(key)} instead of {value}")
+        return manifest
+
+    def _check_size(self, name: str, manifest: dict[str, Any]) -> None:
+        path, expected = self.folder / name, manifest["files"][name]["bytes"]
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            raise self._damaged(f"{path} is missing")
+        if size != expected:
+            raise self._damaged(f"{path} has {size} bytes instead of {expected}")
+
+    def _damaged(self, problem: str) -> DataError:
+        return DataError(f"{problem}; delete the folder {self.folder} and run again")
+
+    # -- Lightning ----------------------------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Draw the images if nobody has yet."""
+        if not (self.folder / MANIFEST).exists():
+            self.generate(self.folder)
+
+    def train_dataloader(self, compositions: tuple[Composition, ...] = (), batch_size: int = 128) -> DataLoader:
+        """Shuffled epochs over the ``train`` part, or over some compositions of it.
+
+        Batches are ``{"image": float32 (B, C, H, W) in [-1, 1], "values": (B, V), "classes": (B, F)}``.
+        """
+        pixels = _Pixels(self.images("train").subset(compositions or self.space.compositions, self.space))
+        order = RandomSampler(pixels, generator=torch.Generator().manual_seed(seed_for(self.seed, "train_dataloader")))
+        return DataLoader(pixels, sampler=BatchSampler(order, batch_size, drop_last=True), batch_size=None)
+
+    def val_dataloader(self, batch_size: int = 128) -> DataLoader:
+        """One ordered pass over the held-out ``test`` part, in batches as :meth:`train_dataloader` gives them."""
+        pixels = _Pixels(self.images("test"))
+        order = BatchSampler(SequentialSampler(pixels), batch_size, drop_last=False)
+        return DataLoader(pixels, sampler=order, batch_size=None)
+
+
+class _Pixels(Dataset):
+    """Whole batches by a list of indices: one read a batch instead of one an image."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, indices: list[int]) -> dict[str, Tensor]:
+        chosen = torch.tensor(indices)
+        return {
+            "image": self.images.tensor(chosen),
+            "values": self.images.values[chosen],
+            "classes": self.images.classes[chosen],
+        }
+
+
+def _part_files(part: str) -> tuple[str, str]:
+    return f"{part}_images.npy", f"{part}_labels.safetensors"
+
+
+def _fingerprint(path: Path) -> dict[str, int | str]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

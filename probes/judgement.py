@@ -1,0 +1,88 @@
+"""What a judge says about images, in one form for trained probes and analytic readers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Reason(IntEnum):
+    """Why a judge rejected an image; the first that applies, in this order."""
+
+    NONE = 0  # not rejected
+    BACKGROUND = 1
+    NO_OBJECT = 2
+    TWO_OBJECTS = 3
+    WRONG_COLOURS = 4  # colours that lie on no line between the background and the object
+    COLOUR_BETWEEN_CLASSES = 5
+    OFF_CENTRE = 6
+    SIZE_BETWEEN_CLASSES = 7
+    SHAPE_UNCLEAR = 8
+
+    @property
+    def words(self) -> str:
+        """``"two objects"``; empty where nothing was rejected."""
+        return "" if self is Reason.NONE else self.name.lower().replace("_", " ")
+
+
+@dataclass
+class Judgement:
+    """One judge's verdict on B images. Classes are read for rejected images too, but count for nothing there."""
+
+    judge: str
+    classes: Tensor  # (B, F) int64, the class read for each factor
+    accepted: Tensor  # (B,) bool
+    reasons: Tensor  # (B,) int64 of Reason
+    logits: Tensor | None = None  # (B, sum of classes) float32, heads concatenated in factor order
+    values: Tensor | None = None  # (B, V) float32, the factors' real values as measured
+    measurements: dict[str, Tensor] = field(default_factory=dict)  # name -> (B,) float32, kept raw
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+class Judge(Protocol):
+    """Anything that reads compositions off images."""
+
+    name: str
+
+    def judge(self, images: Tensor) -> Judgement:
+        """Read images float32 (B, C, H, W) in [-1, 1]."""
+        ...
+
+
+def correct(judgement: Judgement, classes: Tensor) -> Tensor:
+    """Where each factor was read as asked, (B, F) bool; False throughout a rejected image.
+
+    Args:
+        classes: the classes asked for, (B, F) int64.
+    """
+    return (judgement.classes == classes.to(judgement.classes.device)) & judgement.accepted[:, None]
+
+
+def accept_all(count: int) -> tuple[Tensor, Tensor]:
+    """Verdict and reasons of a judge that cannot reject: (B,) True, (B,) ``Reason.NONE``."""
+    return torch.ones(count, dtype=torch.bool), torch.full((count,), int(Reason.NONE))
+
+
+def concatenate(judgements: list[Judgement]) -> Judgement:
+    """Join the judgements of consecutive chunks by one judge."""
+    first = judgements[0]
+
+    def join(name: str) -> Tensor | None:
+        parts = [getattr(judgement, name) for judgement in judgements]
+        return None if parts[0] is None else torch.cat(parts)
+
+    return Judgement(
+        judge=first.judge,
+        classes=torch.cat([j.classes for j in judgements]),
+        accepted=torch.cat([j.accepted for j in judgements]),
+        reasons=torch.cat([j.reasons for j in judgements]),
+        logits=join("logits"),
+        values=join("values"),
+        measurements={name: torch.cat([j.measurements[name] for j in judgements]) for name in first.measurements},
+    )

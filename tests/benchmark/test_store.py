@@ -1,0 +1,372 @@
+"""Nothing is half there: atomic files, artefacts that survive kills, leases that die with their holder, records."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmark import files, leases
+from benchmark.files import DiskFull, replacing, sweep, write_json, write_text
+from benchmark.leases import Lease, LeaseLost, holder
+from benchmark.store import Request, Store
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def store(tmp_path: Path, lines: list[str]) -> Store:
+    return Store(tmp_path / "results", say=lines.append)
+
+
+@pytest.fixture
+def python() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Start Python code in another process, which prints a line when it is where it should be."""
+    started = []
+
+    def start(code: str) -> subprocess.Popen[str]:
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"the process ended without printing {word}")
+
+
+# --- files
+
+
+def test_a_failed_writer_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    write_text(path, "old")
+    with pytest.raises(KeyError), replacing(path) as aside:
+        aside.write_text("half")
+        raise KeyError
+    assert path.read_text() == "old"
+    assert [each.name for each in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_what_json_cannot_hold_never_reaches_the_disk(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"loss": float("nan"), "shares": (0.5, float("inf"))})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "shares": [0.5, None]}
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"object": object()})
+    assert json.loads((tmp_path / "a.json").read_text())["loss"] is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def full(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(DiskFull, match=r"no space left to write .*record\.json; free some .* --results"):
+        write_text(tmp_path / "record.json", "{}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_removes_litter_only(tmp_path: Path) -> None:
+    write_text(tmp_path / "kept.txt", "kept")
+    (tmp_path / f"{files.ASIDE}1234-record.json").write_text("half")
+    sweep(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["kept.txt"]
+
+
+# --- artefacts
+
+
+def test_an_artefact_is_built_once(store: Store) -> None:
+    built = []
+
+    def builder(folder: Path) -> None:
+        built.append(folder)
+        (folder / "data.txt").write_text("data")
+
+    assert store.artefact("dataset", "abc") is None
+    path = store.build("dataset", "abc", builder, "Shapes2D")
+    assert path == store.results / "artefacts" / "dataset" / "abc" == store.artefact("dataset", "abc")
+    assert store.build("dataset", "abc", builder, "Shapes2D") == path
+    assert [folder.name for folder in built] == ["abc.partial"]
+    assert not built[0].exists()
+
+
+def test_a_builder_that_raises_leaves_its_work_to_the_next(store: Store) -> None:
+    def first(folder: Path) -> None:
+        (folder / "last.ckpt").write_text("step 100")
+        raise ValueError("NaN")
+
+    with pytest.raises(ValueError, match="NaN"):
+        store.build("tokenizer", "abc", first, "vq")
+    assert store.artefact("tokenizer", "abc") is None
+    path = store.build("tokenizer", "abc", lambda folder: None, "vq")
+    assert (path / "last.ckpt").read_text() == "step 100"
+
+
+def test_a_killed_builder_leaves_its_work_to_the_next(
+    store: Store, python: Callable[[str], subprocess.Popen[str]], lines: list[str]
+) -> None:
+    victim = python(
+        "import time\nfrom benchmark.store import Store\n"
+        "def builder(folder):\n"
+        "    (folder / 'last.ckpt').write_text('step 100')\n"
+        f"    (folder / '{files.ASIDE}0-weights').write_text('half')\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+        f"Store({str(store.results)!r}).build('tokenizer', 'abc', builder, 'vq')"
+    )
+    wait_for_line(victim, "ready")
+    victim.send_signal(signal.SIGKILL)
+    while psutil.Process(victim.pid).status() != psutil.STATUS_ZOMBIE:  # as orphans stay in some containers
+        time.sleep(0.01)
+    seen: list[str] = []
+
+    def builder(folder: Path) -> None:
+        seen.extend(sorted(each.name for each in folder.iterdir()))
+
+    began = time.monotonic()
+    path = store.build("tokenizer", "abc", builder, "vq")
+    assert time.monotonic() - began < 5
+    assert seen == ["last.ckpt"]
+    assert (path / "last.ckpt").read_text() == "step 100"
+    assert lines == ["resuming tokenizer abc: vq"]
+
+
+def test_the_first_artefact_wins(store: Store) -> None:
+    def overtaken(folder: Path) -> None:
+        (folder / "who").write_text("second")
+        final = folder.with_name("abc")
+        final.mkdir()
+        (final / "who").write_text("first")
+
+    path = store.build("dataset", "abc", overtaken, "Shapes2D")
+    assert (path / "who").read_text() == "first"
+    assert [each.name for each in path.parent.iterdir()] == ["abc"]
+
+
+def test_what_is_free_is_built_while_others_are_busy(store: Store, lines: list[str]) -> None:
+    """One thread holds `busy`; the other builds `free` meanwhile, says whom it waits for, and gets both."""
+    order: list[str] = []
+    busy, go_on = threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> None:
+        busy.set()
+        assert go_on.wait(20)
+        order.append("busy")
+
+    def quick(folder: Path) -> None:
+        order.append("free")
+        go_on.set()
+
+    def never(folder: Path) -> None:
+        raise AssertionError("built twice")
+
+    other = threading.Thread(target=store.build, args=("tokenizer", "busy", slow, "vq"))
+    other.start()
+    assert busy.wait(20)
+    wanted = [Request("tokenizer", "busy", never, "vq"), Request("tokenizer", "free", quick, "kl")]
+    paths = store.build_all(wanted)
+    other.join()
+    assert [path.name for path in paths] == ["busy", "free"]
+    assert order == ["free", "busy"]
+    waiting = [line for line in lines if line.startswith("waiting for tokenizer busy (vq)")]
+    assert not waiting or f"process {os.getpid()}" in waiting[0]
+
+
+def test_a_waiter_says_who_builds_and_takes_over_when_they_die(
+    store: Store, python: Callable[[str], subprocess.Popen[str]], lines: list[str]
+) -> None:
+    other = python(
+        "import time\nfrom benchmark.store import Store\n"
+        f"Store({str(store.results)!r}).build('dataset', 'abc', lambda folder: time.sleep(60), 'Shapes2D')"
+    )
+    wait_for_line(other, "building")
+    threading.Timer(1.0, other.kill).start()
+    store.build("dataset", "abc", lambda folder: None, "Shapes2D")
+    assert lines[0].startswith("waiting for dataset abc (Shapes2D): ")
+    assert f"process {other.pid}, for " in lines[0]
+    assert lines[0].endswith(" builds it")
+    assert lines[1] == "resuming dataset abc: Shapes2D"
+
+
+def test_a_full_disk_while_building_is_one_sentence(store: Store) -> None:
+    def builder(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DiskFull, match="no space left"):
+        store.build("dataset", "abc", builder, "Shapes2D")
+
+
+# --- leases
+
+
+def test_a_lease_has_one_holder(store: Store) -> None:
+    lease = store.cell_lease("cell")
+    assert lease is not None
+    assert store.cell_lease("cell") is None
+    found = store.cell_holder("cell")
+    assert found is not None
+    assert (found.pid, found.dead) == (os.getpid(), False)
+    lease.release()
+    assert store.cell_holder("cell") is None
+    again = store.cell_lease("cell")
+    assert again is not None
+    again.release()
+    assert list((store.results / "leases").iterdir()) == []
+
+
+def test_a_dead_holder_is_known_at_once(store: Store, python: Callable[[str], subprocess.Popen[str]]) -> None:
+    other = python(
+        "import time\nfrom benchmark.store import Store\n"
+        f"lease = Store({str(store.results)!r}).cell_lease('cell')\nprint('ready', flush=True)\ntime.sleep(60)"
+    )
+    wait_for_line(other, "ready")
+    assert store.cell_lease("cell") is None
+    other.kill()
+    other.wait()
+    assert store.cell_holder("cell") is None
+    lease = store.cell_lease("cell")
+    assert lease is not None
+    lease.release()
+
+
+def test_a_process_id_that_was_given_away_again_is_a_dead_holder(store: Store) -> None:
+    lease = store.cell_lease("cell")
+    assert lease is not None
+    note = lease.path.with_suffix(".json")
+    content = json.loads(note.read_text())
+    note.write_text(json.dumps(content | {"since": 0.0}))  # this process began long after
+    assert store.cell_holder("cell") is None
+    note.write_text(json.dumps(content | {"since": 0.0, "space": "elsewhere"}))  # where we cannot look
+    assert store.cell_holder("cell") is not None
+    lease.release()
+
+
+def test_a_stale_lease_is_broken_and_its_holder_learns_of_it(store: Store) -> None:
+    lease = store.cell_lease("cell")
+    assert lease is not None
+    long_ago = time.time() - leases.CLOCK_SLOP - 1
+    os.utime(lease.path, (long_ago, long_ago))  # as if not refreshed for five minutes
+    taken = store.cell_lease("cell")
+    assert taken is not None
+    lease.refresh()  # rate-limited: does not look
+    with pytest.raises(LeaseLost, match=f"cell-cell was taken over by .* process {os.getpid()}"):
+        lease.refresh(now=True)
+    lease.release()
+    taken.refresh(now=True)
+    taken.release()
+
+
+def test_refreshing_extends_the_lease(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "REFRESH_EVERY", 0.05)
+    with Lease(store.results / "leases" / "a.lock") as lease:
+        assert lease.acquire()
+        soon = time.time() + 5
+        os.utime(lease.path, (soon, soon))
+        with lease.kept():
+            time.sleep(0.5)
+        assert lease.path.stat().st_mtime > soon + 60
+    assert holder(lease.path) is None
+
+
+def test_only_one_of_many_takes_over_from_a_dead_holder(
+    store: Store, python: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    """Five processes at once, on leases whose holder was killed: nobody ever gets what somebody else has got."""
+    names = [f"cell{number}" for number in range(20)]
+    victim = python(
+        "import time\nfrom benchmark.store import Store\n"
+        f"kept = [Store({str(store.results)!r}).cell_lease(name) for name in {names}]\n"
+        "print('ready', flush=True)\ntime.sleep(60)"
+    )
+    wait_for_line(victim, "ready")
+    victim.kill()
+    victim.wait()
+    code = (
+        "import time\nfrom benchmark.store import Store\n"
+        f"time.sleep(max(0, {time.time() + 2} - time.time()))\n"
+        f"taken = [Store({str(store.results)!r}).cell_lease(name) for name in {names}]\n"
+        "print('taken', *[name for name, lease in zip({names}, taken) if lease], flush=True)\ntime.sleep(2)"
+    ).replace("{names}", str(names))
+    takers = [python(code) for _ in range(5)]
+    taken = [name for taker in takers for name in taker.communicate(timeout=30)[0].split()[1:]]
+    assert sorted(taken) == sorted(names)
+
+
+def test_a_separator_in_the_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must not have"):
+        Store(tmp_path / "a|b").cell_lease("cell")
+
+
+# --- records
+
+
+def test_an_earlier_record_moves_aside(store: Store) -> None:
+    assert store.read_record("cell") is None
+    for number in range(3):
+        assert store.record_count("cell") == number
+        store.write_record("cell", {"state": "failed", "number": number})
+    assert [record["number"] for record in store.history("cell")] == [0, 1, 2]
+    record = store.read_record("cell")
+    assert record is not None
+    assert record["number"] == 2
+    names = sorted(path.name for path in store.cell("cell").folder.iterdir())
+    assert names == ["record.1.json", "record.2.json", "record.json"]
+
+
+def test_killed_while_writing_a_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between keeping the old record and putting the new one in place: the old one counts, once."""
+    store.write_record("cell", {"number": 0})
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        store.write_record("cell", {"number": 1})
+    monkeypatch.undo()
+    assert store.record_count("cell") == 1
+    assert store.history("cell") == [{"number": 0}]
+    store.write_record("cell", {"number": 2})
+    assert store.history("cell") == [{"number": 0}, {"number": 2}]
+
+
+def test_a_truncated_record_is_a_line_and_not_the_end(store: Store, lines: list[str]) -> None:
+    store.write_record("good", {"cell": "good"})
+    store.write_record("bad", {"cell": "bad"})
+    path = store.cell("bad").record
+    path.write_text(path.read_text()[:7])
+    assert [record["cell"] for record in store.records()] == ["good"]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"left out: {path} cannot be read")
+
+
+def test_starting_over_forgets_checkpoints_and_keeps_records(store: Store) -> None:
+    cell = store.cell("cell")
+    store.write_record("cell", {"state": "ok"})
+    write_text(cell.last_checkpoint, "weights")
+    write_text(cell.curve, "step")
+    store.write_progress("cell", phase="train")
+    store.start_over("cell")
+    assert sorted(path.name for path in cell.folder.iterdir()) == ["record.json"]
