@@ -45,6 +45,12 @@ class Average(nn.Module):
             for name, value in zip(self.names, raw, strict=True):
                 parameters[name].data = value
 
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take shadows by name, as they were kept in a file."""
+        for name, shadow in zip(self.names, self.shadows, strict=True):
+            shadow.copy_(weights[name])
+
     def sha256(self) -> str:
         """Digest of the averaged weights, names included: equal if and only if the weights are bit-equal."""
         digest = hashlib.sha256()

@@ -121,6 +121,10 @@ class GenerativeModel(LightningModule, ABC):
             return torch.zeros_like(embedded[:, 0]), embedded
         return embedded.sum(1), None
 
+    def target_share(self) -> float:
+        """Share of a latent's tokens that carry the loss, on average: what a training step learns from."""
+        return 1.0
+
     def finalise(self) -> None:
         """Start the average from the initial weights. Called once, when the networks are built and on their device."""
         self.ema = Average(self.averaged_parameters(), self.context.optimiser.ema_decay)

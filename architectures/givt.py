@@ -27,7 +27,7 @@ class GIVTConfig:
 
     mixtures: int = 16  # k, Gaussians a token; GIVT's ImageNet config
     std_floor: float = 0.05  # least standard deviation; published 1e-6, but on atoms a density is unbounded
-    mean_spread: float = 1.0  # std of the components' first means; published 0, where all components stay equal
+    mean_spread: float = 1.0  # std of the components' first means; published 0, then only rounding parts them
     per_channel: bool = False  # a mixture a channel in place of one a token; GIVT's class default, not its config
     sharpness: float = 1.0  # multiplies the mixture logits when sampling; GIVT's temp_probs
 
@@ -112,7 +112,7 @@ class GIVT(GenerativeModel):
         self.head = nn.Linear(width, config.mixtures * per_component)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        with torch.no_grad():  # equal components would get equal gradients for ever; the means are a view of the bias
+        with torch.no_grad():  # equal components have equal gradients; the means are a view of the bias
             self._mixture(self.head.bias).means.normal_(std=config.mean_spread)
 
     def training_loss(

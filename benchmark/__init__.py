@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent  # of the checkout
 def _put_checkout_first() -> None:
     """Make ``datasets``, ``architectures`` and ``probes`` those of this checkout.
 
-    ``datasets`` is also the name of Hugging Face's package, which may be installed beside us. ``find_spec`` looks without
-    importing, so that nothing foreign runs and no torch is loaded.
+    ``datasets`` is also the name of Hugging Face's package, which may be installed beside us. ``find_spec`` looks
+    without importing, so that nothing foreign runs and no torch is loaded.
     """
     if sys.path[0] != str(ROOT):
         sys.path.insert(0, str(ROOT))

@@ -26,10 +26,12 @@ from benchmark.store import Request, Store
 from datasets.base import CompositionalDataModule, ImageSet
 from datasets.factors import Composition, resolve_split, seed_for
 from datasets.latents import LatentSet
-from probes.evaluation import judge_shares
+from probes.evaluation import accuracy, judge_prefix
 from probes.judgement import Judge
-from probes.linear import LinearProbe, ProbeConfig
-from probes.strict import STRICT_JUDGES
+from probes.linear import LinearProbe, ProbeConfig, train_probe
+from probes.strict import StrictShapes2D
+
+STRICT_JUDGES = {"shapes2d": StrictShapes2D}  # what a dataset's `strict_judge` names
 
 ENCODE_BATCH = 512
 Report = Callable[..., None]
@@ -83,7 +85,8 @@ class Artefacts:
 
     @cached_property
     def probe(self) -> LinearProbe:
-        return LinearProbe.load(self.store.build(*self._probe_request()), self.data.space)
+        folder = self.store.build(*self._probe_request())
+        return LinearProbe.load(folder / "weights.safetensors", self.data.space, self.data.image_shape)
 
     @cached_property
     def judges(self) -> list[Judge]:
@@ -122,9 +125,9 @@ class Artefacts:
         def build(folder: Path) -> None:
             self.report(phase="training the probe")
             config = instantiate(ProbeConfig, self.config["probe"])
-            LinearProbe.train(
-                self.data.images("probe"), self.data.space, config, self.cell.seed_of("probe"), self.device
-            ).save(folder)
+            real = self.data.images("probe")
+            probe = train_probe(real.images, real.classes, self.data.space, config, self.cell.seed_of("probe"))
+            probe.save(folder / "weights.safetensors")
 
         return Request("probe", self.cell.probe_key, build, f"linear probe of {self.cell.dataset}")
 
@@ -181,7 +184,9 @@ class Artefacts:
         )
         figures: dict[str, Any] = {"psnr": float(psnr(image, reconstruction).mean())}
         for kind, pictures in (("real", image), ("recon", reconstruction)):
-            figures |= judge_shares(self.judges, pictures, test.classes, self.data.space, prefix=f"{kind}_")
+            for judge in self.judges:
+                shares = accuracy(judge, pictures, test.classes, self.data.space)
+                figures |= {f"{kind}_{judge_prefix(judge.name)}comp_{name}": share for name, share in shares.items()}
         codebook = self.tokenizer.codebook
         if codebook is not None:
             figures |= code_figures(self.latents["train"].tensors["codes"], encoded.tensors["codes"], len(codebook))
@@ -192,7 +197,7 @@ def image_batches(
     images: ImageSet, batch_size: int, seed: int, device: torch.device
 ) -> Callable[[int], dict[str, Any]]:
     """Step -> batch of pixels on the device, drawn with replacement; a function of (seed, step) alone."""
-    pixels = torch.from_numpy(images.images[:]).to(device)  # uint8
+    pixels = torch.tensor(images.images).to(device)  # uint8
 
     def batch(step: int) -> dict[str, Any]:
         generator = torch.Generator(device).manual_seed(seed_for(seed, "tokenizer", "step", step))

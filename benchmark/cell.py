@@ -1,4 +1,4 @@
-"""A cell: one architecture trained on one dataset under one conditioning with one seed; who it is and what it depends on."""
+"""A cell: one architecture trained on one dataset under one conditioning with one seed, and what it depends on."""
 
 from __future__ import annotations
 
@@ -14,20 +14,9 @@ from benchmark.config import ConfigError, hashed_part, read_yaml, stable_hash
 from benchmark.files import write_text
 from benchmark.registry import Registry
 from benchmark.sources import ROOMS, find_module, source
-from benchmark.store import Store
 
 ARTEFACT_DIGITS = 16
-USED_BY_EVERY_CELL = ("benchmark.runner", "benchmark.fit", "benchmark.evaluate")  # what turns a config into numbers
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a worker is told besides the cell: none of it changes the result."""
-
-    store: Store
-    registry: Registry
-    data_root: Path | None = None  # where downloaded datasets lie
-    allow_different_hardware: bool = False  # resume what began on another kind of device; the record then says so
+USED_BY_EVERY_CELL = ("runner", "artefacts", "models", "fit", "evaluate")  # of `benchmark`: config in, numbers out
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +27,7 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
-        """Readable, then a short hash of everything that can change the result: ``shapes2d-dit-vq-full-s0-3f9a1c27``."""
+        """Readable, then a hash of everything that can change the result: ``shapes2d-dit-vq-full-s0-3f9a1c27``."""
         names = (self.dataset, self.architecture, self.tokenizer, self.conditioning, f"s{self.seed}")
         return "-".join((*names, stable_hash(hashed_part(self.config))))
 
@@ -100,7 +89,7 @@ class Cell:
             **seeds,
         }
 
-    # Artefacts: each key is a hash of exactly the parts of the config that can change the artefact ---------------------
+    # Artefacts: each key is a hash of exactly the parts of the config that can change the artefact.
 
     @cached_property
     def data_key(self) -> str:
@@ -121,17 +110,20 @@ class Cell:
 
     @cached_property
     def ceiling_key(self) -> str:
-        """Of what the judges say of real images and of their reconstructions through one view."""
-        return stable_hash(
-            {"tokenizer": self._tokenizer(), "view": self.view, "probe": self._probe(), "split": self.config["split"]},
-            ARTEFACT_DIGITS,
-        )
+        """Of what the judges say of real images and of their reconstructions, and of the codes that training uses."""
+        parts = {"tokenizer": self._tokenizer(), "probe": self._probe(), "split": self.config["split"]}
+        return stable_hash(parts, ARTEFACT_DIGITS)
 
     def _data(self) -> dict[str, Any]:
         return {"dataset": self.config["dataset"], "seed": self.seed_of("data")}
 
     def _probe(self) -> dict[str, Any]:
-        return {"data": self._data(), "probe": self.config["probe"], "seed": self.seed_of("probe"), **self._arithmetic()}
+        return {
+            "data": self._data(),
+            "probe": self.config["probe"],
+            "seed": self.seed_of("probe"),
+            **self._arithmetic(),
+        }
 
     def _tokenizer(self) -> dict[str, Any]:
         own = {key: value for key, value in self.config["tokenizer"].items() if key != "view"}
@@ -158,7 +150,7 @@ class Cell:
             ConfigError: if there is none, or it was changed by hand: its id is no longer the folder's name.
         """
         if not path.is_file():
-            raise ConfigError(f"There is no cell {path.parent.name} in {path.parent.parent}; `status` lists those there are")
+            raise ConfigError(f"There is no cell {path.parent.name} in {path.parent.parent}; `status` lists them")
         cell = Cell(read_yaml(path))
         if cell.id != path.parent.name:
             raise ConfigError(f"{path} was changed: it describes {cell.id}. Undo that, or run with KEY=VALUE instead")
@@ -170,7 +162,7 @@ class Cell:
         Another fingerprint than the one in a record makes that record stale.
         """
         own = [registry.entry(kind, getattr(self, kind)).path for kind in ("dataset", "tokenizer", "architecture")]
-        shared = [path for module in USED_BY_EVERY_CELL if (path := find_module(module))]
+        shared = [path for name in USED_BY_EVERY_CELL if (path := find_module(f"benchmark.{name}"))]
         digest = hashlib.sha256()
         for path in sorted({*_closure(own), *shared, *sorted((ROOT / "probes").glob("*.py"))}):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Everything heavy is imported by who needs it, after the input has been checked."""
+"""The command line: parse and call. Everything heavy is imported by who needs it, after the input has been checked."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Tokens:
 def split_tokens(argv: Sequence[str], takes_value: frozenset[str]) -> Tokens:
     """Tell overrides from what belongs to options.
 
-    Any token with '=' that does not start with '-' is an override, wherever it stands, but for values of options and for
-    undotted ones right behind ``--only``; a dotted one ends ``--only``.
+    Any token with '=' that does not start with '-' is an override, wherever it stands, but for values of options and
+    for undotted ones right behind ``--only``; a dotted one ends ``--only``.
     """
     parts = Tokens([], [], [])
     after_only = value_next = False
@@ -95,7 +95,6 @@ def _add_command(commands: argparse._SubParsersAction, name: str, help_text: str
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: ./results")
     if name != "leaderboard":
         parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE", help="repeatable")
-        parser.add_argument("--data-root", type=Path, metavar="DIR", help="where downloaded datasets lie")
         parser.usage = f"{parser.prog} [OPTION ...] [KEY=VALUE ...]"
     return parser
 

@@ -1,4 +1,4 @@
-"""What each command of the command line does: select, check, call, print. Torch is imported only by who trains or judges."""
+"""What each command does: select, check, call, print. Torch is imported only by who trains or judges."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 
 from benchmark import launch, workers
-from benchmark.cell import Cell, Options
+from benchmark.cell import Cell
 from benchmark.cli import Tokens
-from benchmark.config import ConfigError, Layer, nearest
+from benchmark.config import NAMED, ConfigError, Layer, nearest
 from benchmark.leaderboard import SHOWN, columns, rebuild
 from benchmark.machine import this_machine
 from benchmark.plan import Plan, check_writable, duration, plan_cells, plan_grid, plan_stored
@@ -19,7 +19,7 @@ from benchmark.store import Record, Store
 from benchmark.tables import FORMS, Row, render, short
 
 DEFAULT_GRID = "all"
-EVALUATION_SECTIONS = ("sampling", "diffusion", "probe")  # what may differ in a later evaluation of a trained cell
+EVALUATION_SECTIONS = ("sampling", "diffusion", "evaluation")  # what may differ in a later evaluation of a trained cell
 
 
 def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
             plan.cells[name].write(path)
     code = _launch(plan, selected, jobs, gpus, before, arguments) if selected else 0
     rows = rebuild(plan.store)
-    _say(render([row for row in rows if row["cell"] in plan.cells], SHOWN, "md"), f"-> {plan.store.results}/leaderboard.csv")
+    selection = [row for row in rows if row["cell"] in plan.cells]
+    _say(render(selection, SHOWN, "md"), f"-> {plan.store.results}/leaderboard.csv")
     return code or _all_ok(plan)
 
 
@@ -100,7 +101,7 @@ def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
     _fix_threads(cell)
     from benchmark import evaluate
 
-    return evaluate.evaluate_again(cell, config, arguments.name, Options(store, registry, arguments.data_root))
+    return evaluate.evaluate_again(cell, config, store, registry, arguments.name)
 
 
 def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
@@ -113,7 +114,7 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     _fix_threads(cell)
     from benchmark import runner
 
-    return runner.prepare(cell, Options(store, registry, arguments.data_root))
+    return runner.prepare_data(cell, store, registry)
 
 
 def _plan(arguments: argparse.Namespace, tokens: Tokens) -> Plan:
@@ -145,7 +146,12 @@ def _launch(
     def failed_record(name: str, reason: str) -> Record:
         cell = plan.cells[name]
         identity = {"cell": name, "state": FAILED, "reason": reason, "setting": cell.setting}
-        return {**identity, "fingerprint": cell.fingerprint(plan.registry), "row": cell.row(), "config": dict(cell.config)}
+        return {
+            **identity,
+            "fingerprint": cell.fingerprint(plan.registry),
+            "row": cell.row(),
+            "config": dict(cell.config),
+        }
 
     return launch.run_cells(
         selected,
@@ -164,15 +170,15 @@ def _work(plan: Plan, arguments: argparse.Namespace) -> int:
     """In a worker: train and judge the one cell, in this process."""
     cell = next(iter(plan.cells.values()))
     _fix_threads(cell)
+    workers.end_with_launcher()  # before the imports below, which take seconds
     from benchmark import runner
 
-    options = Options(plan.store, plan.registry, arguments.data_root, arguments.allow_different_hardware)
-    return runner.run_cell(cell, options)
+    return runner.run_cell(cell, plan.store, plan.registry, arguments)
 
 
 def _evaluation_config(cell: Cell, registry: Registry, tokens: Tokens) -> dict[str, object]:
     """The cell's config with what a later evaluation changes."""
-    from benchmark.config import NAMED, Schema
+    from benchmark.schema import Schema
 
     for override in tokens.overrides:
         section = override.key.partition(".")[0]
@@ -217,8 +223,6 @@ def _form(name: str) -> str:
 def _worker_options(arguments: argparse.Namespace) -> list[str]:
     """Options that every worker gets as they were given here."""
     options = [part for path in arguments.plugin for part in ("--plugin", str(path.resolve()))]
-    if arguments.data_root:
-        options += ["--data-root", str(arguments.data_root.resolve())]
     return [*options, "--allow-different-hardware"] if arguments.allow_different_hardware else options
 
 
@@ -230,8 +234,9 @@ def _all_ok(plan: Plan) -> int:
 def _table(rows: Sequence[Row], shown: Sequence[str]) -> str:
     """Columns of equal width, for the terminal."""
     lines = [list(shown), *([short(column, row.get(column)) for column in shown] for row in rows)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(shown))]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ([text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 def _say(*lines: str) -> None:

@@ -1,4 +1,4 @@
-"""How long cells will take and how much disk they need, always with the basis of the guess: without one it is worth nothing."""
+"""How long cells will take and how much disk they need, always with the basis of the guess."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from benchmark.cell import Cell
 from benchmark.tables import Row, is_number, read_csv
 
 REFERENCE = ROOT / "results" / "reference" / "laptop.csv"
-# Minutes a cell where nothing was measured: laptop from the study behind the preset (3000 steps, one thread), paper from
-# its FLOPs (1.6e17) at 5e13 a second.
+# Minutes a cell where nothing was measured: laptop from the study behind the preset (3000 steps, one thread), paper
+# from its FLOPs (1.6e17) at 5e13 a second.
 MINUTES = {"smoke": 0.3, "laptop": 5.0, "paper": 60.0}
 ADAM_STATE = 4  # float32 tensors the size of the network in a checkpoint: weights, two moments, average
 GIGABYTE = 1e9
@@ -56,7 +56,8 @@ class Estimator:
             return Estimate(median(pace) * steps, f"{_count(pace, 'finished cell')} like it here, by steps")
         if pace := self._reference.get(key):
             return Estimate(median(pace) * steps, f"{REFERENCE.relative_to(ROOT)}, another machine, by steps")
-        return Estimate(MINUTES.get(cell.config["preset"], MINUTES["paper"]), "a constant of the preset: nothing measured yet")
+        constant = MINUTES.get(cell.config["preset"], MINUTES["paper"])
+        return Estimate(constant, "a constant of the preset: nothing measured yet")
 
 
 def total_minutes(estimates: Sequence[Estimate], jobs: int) -> float:

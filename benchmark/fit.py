@@ -121,7 +121,6 @@ class StepCheckpoint(Callback):
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
     """Write a full checkpoint whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside:
         trainer.save_checkpoint(aside)
 
@@ -139,7 +138,8 @@ class Watch(Callback):
     ) -> None:
         self.report, self.heartbeat = report, heartbeat
         self.log_every, self.phase, self.progress_seconds = log_every, phase, progress_seconds
-        self.seconds = 0.0  # of training, over all legs of this run; a checkpoint keeps it
+        self.seconds = 0.0  # in the trainer, over all legs of this run; a checkpoint keeps it
+        self.this_leg = 0.0  # of these in this process
         self.train_loss = math.nan
 
     def state_dict(self) -> dict[str, float]:
@@ -175,7 +175,8 @@ class Watch(Callback):
             self._told = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seconds += time.monotonic() - self._started
+        self.this_leg = time.monotonic() - self._started
+        self.seconds += self.this_leg
         self._started = time.monotonic()
 
 
@@ -189,9 +190,13 @@ class KeepAverages(Callback):
         if trainer.global_step in self.steps and isinstance(pl_module, GenerativeModel) and pl_module.ema is not None:
             average = pl_module.ema
             weights = {name: shadow.cpu() for name, shadow in zip(average.names, average.shadows, strict=True)}
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / f"average-{trainer.global_step}.safetensors") as aside:
+            with replacing(average_path(self.folder, trainer.global_step)) as aside:
                 save_file(weights, aside)
+
+
+def average_path(folder: Path, step: int) -> Path:
+    """Where the averaged weights of a step are kept."""
+    return folder / f"average-{step}.safetensors"
 
 
 def log_spaced(count: int, last: int) -> list[int]:

@@ -1,7 +1,8 @@
 """Grid + filters -> choices, one for each cell (pure), and choices -> resolved configs.
 
-A grid file names the values of five axes: dataset, architecture, tokenizer, conditioning, seed. ``axes`` run by default, ``offers``
-are what ``--only`` may select besides; ``"*"`` is every registered name, plug-ins included.
+A grid file names the values of the axes dataset, architecture, tokenizer and conditioning: ``axes`` run by default,
+``offers`` are what ``--only`` may select besides; ``"*"`` is every registered name, plug-ins included. The fifth axis
+is the seed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from benchmark.config import (
     ConfigError,
     Layer,
     Override,
-    Schema,
     names_in,
     native_layer,
     nearest,
@@ -29,6 +29,7 @@ from benchmark.config import (
 )
 from benchmark.machine import Machine
 from benchmark.registry import Registry
+from benchmark.schema import Schema
 from datasets.factors import FactorSpace, SplitConfig, resolve_split
 
 AXES = ("dataset", "architecture", "tokenizer", "conditioning", "seed")
@@ -81,8 +82,10 @@ def load_grid(name: str) -> Grid:
     path = CONFIGS / "grids" / f"{name}.yaml"
     values = read_yaml(path)
     return Grid(
-        name,
-        *(str(values.get(key, "")) for key in ("question", "figure", "expected")),
+        name=name,
+        question=str(values.get("question", "")),
+        figure=str(values.get("figure", "")),
+        expected=str(values.get("expected", "")),
         axes=_axes(values.get("axes"), path),
         offers=_axes(values.get("offers"), path),
         config=values.get("config") or {},
@@ -125,8 +128,12 @@ def choices(
         ConfigError: for a value that the grid neither runs nor offers, or that is not registered.
     """
     values = [_values(grid, registry, axis, only.get(axis)) for axis in AXES[:-1]]
-    numbers = _seeds(only.get("seed")) if only.get("seed") else range(first_seed, first_seed + seeds)
-    return [Choice(*names, seed=seed) for *names, seed in itertools.product(*values, numbers)]
+    numbers = _seeds(only["seed"]) if "seed" in only else range(first_seed, first_seed + seeds)
+    return [
+        Choice(dataset, architecture, tokenizer, conditioning, seed)
+        for dataset, architecture, tokenizer, conditioning in itertools.product(*values)
+        for seed in numbers
+    ]
 
 
 def _values(grid: Grid, registry: Registry, axis: str, only: Sequence[str] | None) -> list[str]:
@@ -210,7 +217,8 @@ class Composer:
     def _compose(self, choice: Choice) -> dict[str, Any]:
         native = choice.architecture if self.base["recipe"] == "native" else ""
         if (native, choice.conditioning) not in self._composed:
-            layers = [self._preset_layer, native_layer(native), self.grid.layer, _conditioning_layer(choice.conditioning)]
+            axis = _conditioning_layer(choice.conditioning)
+            layers = [self._preset_layer, native_layer(native), self.grid.layer, axis]
             self._composed[native, choice.conditioning] = self.schema.compose(layers, self.overrides)
         return self._composed[native, choice.conditioning]
 
@@ -219,11 +227,13 @@ class Composer:
         offered = self.registry.entry("tokenizer", choice.tokenizer).views
         models = self.registry.entry("architecture", choice.architecture).views
         if asked != "auto" and asked not in offered:
-            raise ConfigError(f"tokenizer.{choice.tokenizer}.view={asked} is unknown{nearest(asked, [*offered, 'auto'])}")
+            hint = nearest(asked, [*offered, "auto"])
+            raise ConfigError(f"tokenizer.{choice.tokenizer}.view={asked} is unknown{hint}")
         wanted = [view for view in models if view in (offered if asked == "auto" else (asked,))]
         if not wanted:
-            has = ", ".join(offered) if asked == "auto" else asked
-            raise LeftOut(f"{choice}: {choice.architecture} models {', '.join(models)}, and {choice.tokenizer} gives {has}")
+            gives = ", ".join(offered) if asked == "auto" else asked
+            models_what = f"{choice.architecture} models {', '.join(models)}"
+            raise LeftOut(f"{choice}: {models_what}, and {choice.tokenizer} gives {gives}")
         return wanted[0]
 
     def _check(self, config: Mapping[str, Any]) -> None:
@@ -257,7 +267,4 @@ def _resolve_auto(config: dict[str, Any], machine: Machine) -> dict[str, Any]:
         raise ConfigError("trainer.device=cuda, and there is no GPU here that torch can use; leave it at auto")
     if trainer["precision"] == "auto":
         trainer["precision"] = machine.precision
-    tokenizer = dict(config["tokenizer"])
-    if tokenizer.get("precision") == "auto":
-        tokenizer["precision"] = trainer["precision"]
-    return {**config, "trainer": trainer, "tokenizer": tokenizer}
+    return {**config, "trainer": trainer}

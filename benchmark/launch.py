@@ -20,7 +20,6 @@ from typing import Any
 from benchmark.progress import GridProgress
 from benchmark.store import Record, Store
 from benchmark.workers import CUT_OFF, ENDED_BEFORE, NOT_OK, OK, command_line, environments, state_and_reason
-from benchmark.workers import available_cores as available_cores
 
 MAX_STRIKES = 3  # ends by a signal in a row without a new checkpoint
 
@@ -69,8 +68,7 @@ def run_cells(
         slots,
         GridProgress(store, cell_ids, estimates, len(slots), interval, say),
     )
-    launcher.queue = list(cell_ids)
-    return launcher.run(grace)
+    return launcher.run(cell_ids, grace)
 
 
 @dataclass
@@ -101,7 +99,7 @@ class _Launcher:
         slots: list[dict[str, str]],
         progress: GridProgress,
     ) -> None:
-        self.queue: list[str] = []
+        self._queue: list[str] = []
         self._store = store
         self._command = command
         self._ended_before = ended_before
@@ -114,37 +112,38 @@ class _Launcher:
         self._held: set[str] = set()  # cells of which it was said that somebody else holds them
         self._stops = 0  # signals received
 
-    def run(self, grace: float) -> int:
+    def run(self, cell_ids: Sequence[str], grace: float) -> int:
+        self._queue = list(cell_ids)
         with self._signals(), self._progress:
             try:
-                while (self.queue or self._workers) and not self._stops:
+                while (self._queue or self._workers) and not self._stops:
                     self._reap()
                     self._fill()
                     self._progress.tick()
-                    time.sleep(0.1 if self._workers or not self.queue else 1.0)
+                    time.sleep(0.1 if self._workers or not self._queue else 1.0)
             finally:
                 self._stop(grace)
             self._progress.line(self._progress.headline())
-        for cell_id in self.queue:
+        for cell_id in self._queue:
             self._exit_codes[cell_id] = CUT_OFF
         codes = set(self._exit_codes.values())
         return CUT_OFF if CUT_OFF in codes else NOT_OK if NOT_OK in codes else OK
 
     def _fill(self) -> None:
         """Put cells that are free on free slots; drop those that somebody else has ended."""
-        for cell_id in list(self.queue):
+        for cell_id in list(self._queue):
             if not self._free:
                 return
             holder = self._store.cell_holder(cell_id)  # before the record: who ends a cell writes it, then lets go
             if self._has_ended(cell_id):
-                self.queue.remove(cell_id)
+                self._queue.remove(cell_id)
                 self._finish(cell_id)
             elif holder is not None:
                 if cell_id not in self._held:
                     self._held.add(cell_id)
                     self._progress.line(f"{cell_id}: {holder} works on it")
             else:
-                self.queue.remove(cell_id)
+                self._queue.remove(cell_id)
                 self._start(cell_id, self._free.pop(0))
 
     def _start(self, cell_id: str, environment: dict[str, str]) -> None:
@@ -209,7 +208,7 @@ class _Launcher:
             self._leave(cell_id)
 
     def _requeue(self, cell_id: str, why: str) -> None:
-        self.queue.append(cell_id)
+        self._queue.append(cell_id)
         self._progress.put_back(cell_id, why)
 
     def _fail(self, cell_id: str, reason: str) -> None:

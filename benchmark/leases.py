@@ -8,6 +8,7 @@ place, and the first wins); they keep work from being done twice, and say who is
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -34,6 +35,10 @@ logging.getLogger("flufl.lock").setLevel(logging.CRITICAL)  # it logs a lease th
 
 class LeaseLost(RuntimeError):
     """Somebody else broke the lease, because it had not been refreshed for its lifetime."""
+
+
+class NoHardLinks(RuntimeError):
+    """The file system cannot link files (some cloud drives and memory cards cannot)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,12 @@ class Lease:
         self._refreshed = 0.0
 
     def acquire(self) -> bool:
-        """Take the lease if it is free or abandoned, without waiting. True if it is ours now."""
+        """Take the lease if it is free or abandoned, without waiting. True if it is ours now.
+
+        Raises:
+            DiskFull: if there is no room for it.
+            NoHardLinks: if the results folder is on a file system that leases cannot be made on.
+        """
         with full_disk_explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _break_abandoned(self.path)
@@ -81,6 +91,13 @@ class Lease:
                 self._lock.lock(timeout=0)
             except TimeOutError:
                 return False
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise
+                raise NoHardLinks(
+                    f"the file system of {self.path.parent} has no hard links, which the suite needs to keep processes "
+                    "apart; choose a results folder on another one with --results"
+                ) from error
         self._refreshed = time.monotonic()
         job, claim = os.environ.get("SLURM_JOB_ID", ""), self._lock.claimfile
         note = Holder(self._lock.hostname, os.getpid(), time.time(), process_space(), job, claim)

@@ -68,11 +68,12 @@ class Plan:
         bases = ", ".join(dict.fromkeys(estimate.basis for estimate in estimates))
         precisions = ", ".join(dict.fromkeys(cell.config["trainer"]["precision"] for cell in self.cells.values()))
         lines = [f"preset    {self.preset}"] if self.preset else []
+        source = f", from {bases}" if bases else ": nothing to do"
         return [
             *lines,
             f"device    {self.machine}; precision {precisions}, {jobs} at a time, {self.threads} thread(s) each",
             f"cells     {len(self.cells)}: " + ", ".join(f"{count} {state}" for state, count in counts.items()),
-            f"estimate  {duration(total_minutes(estimates, jobs))}" + (f", from {bases}" if bases else ": nothing to do"),
+            f"estimate  {duration(total_minutes(estimates, jobs))}{source}",
             f"disk      about {self.disk(selected) / GIGABYTE:.2f} GB, {self.free() / GIGABYTE:.0f} GB free",
             f"results   {self.store.results}",
         ]
@@ -124,8 +125,8 @@ def plan_grid(
             cells[cell.id] = cell
     if not cells:
         raise ConfigError(f"No cell is left of grid {grid}: " + ("; ".join(notes) or "--only selects none"))
-    reason = f"auto: {'a GPU' if machine.device == 'cuda' else 'no GPU'} here"
-    told = f"{composer.preset} ({reason})" if preset == "auto" else composer.preset
+    found = "there is a GPU" if machine.device == "cuda" else "there is no GPU"
+    told = f"{composer.preset} (auto: {found})" if preset == "auto" else composer.preset
     return Plan(cells, store, registry, machine, notes, told)
 
 
@@ -158,7 +159,8 @@ def check_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"Nothing can be written to {folder} ({error.strerror}): choose another with --results") from error
+        reason = f"Nothing can be written to {folder} ({error.strerror})"
+        raise ConfigError(f"{reason}: choose another with --results") from error
 
 
 def duration(minutes: float) -> str:

@@ -104,7 +104,8 @@ def curve_figure(groups: Sequence[Group], curves: Mapping[str, Sequence[Row]]) -
     for panel in panels.flat[len(groups) :]:
         panel.set_visible(False)
     figure.supxlabel("training step", fontsize=9)
-    figure.supylabel("accuracy (all factors right)", fontsize=9)
+    for line in panels:
+        line[0].set_ylabel("accuracy (all factors right)")
     _level_legend(figure)
     return figure
 
@@ -222,8 +223,10 @@ def _level_legend(figure: Figure) -> None:
 
 
 def _legend(figure: Figure, *entries: Line2D) -> Legend:
-    """A legend above the panels, in as many columns as the figure is wide."""
-    columns = min(len(entries), max(1, int(figure.get_figwidth() / 1.45)))
+    """A legend above the panels: one line where the figure is wide enough, else columns, and as much more height."""
+    width, height = figure.get_size_inches()
+    columns = len(entries) if width > 10 else min(len(entries), int(width / 2.2))
+    figure.set_figheight(height + 0.17 * (math.ceil(len(entries) / columns) - 1))
     look: dict[str, Any] = {"frameon": False, "fontsize": 8, "columnspacing": 1.3, "handlelength": 1.8}
     return figure.legend(handles=entries, loc="outside upper left", ncols=columns, **look)
 

@@ -1,8 +1,8 @@
 """What exists: datasets, architectures and tokenizers of the rooms, of installed packages and of ``--plugin`` files.
 
-One decorator in a file registers it; nothing is listed twice. Names are found in the text of the modules (``sources.py``), so
-that a wrong one is answered at once; only what a cell uses is imported. A module that cannot work here is set aside with
-one line, and is an error only for who selects it.
+One decorator in a file registers it; nothing is listed twice. Names are found in the text of the modules
+(``sources.py``), so that a wrong one is answered at once; only what a cell uses is imported. A module that cannot work
+here is set aside with one line, and is an error only for who selects it.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class Entry:
                 return sys.modules[name]
             return importlib.import_module(name) if not name.startswith("plugin:") else _import_file(self.path, name)
         except Exception as error:
-            kind = self.registration.kind
-            raise ConfigError(f"{kind} {self.name} cannot be used: {self.path} failed to import ({error!r}).") from error
+            what = f"{self.registration.kind} {self.name}"
+            raise ConfigError(f"{what} cannot be used: {self.path} failed to import ({error!r}).") from error
 
     def load(self) -> type:
         """The class itself, imported."""
@@ -148,7 +148,7 @@ def _add_plugin(registry: Registry, path: Path) -> None:
     except (SyntaxError, OSError) as error:
         raise ConfigError(f"--plugin {path} cannot be read: {error}.") from error
     if not any(module.registrations(KINDS)):
-        raise ConfigError(f"--plugin {path} registers nothing: put @architecture, @dataset or @tokenizer above a class.")
+        raise ConfigError(f"--plugin {path} registers nothing: put @architecture, for instance, above a class.")
     registry.add(module)
 
 

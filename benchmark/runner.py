@@ -6,41 +6,37 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from architectures.base import Context, GenerativeModel
-from architectures.conditioning import Condition
-from benchmark import evaluate
+from architectures.base import GenerativeModel
+from benchmark import evaluate, models
 from benchmark.artefacts import Artefacts
 from benchmark.cell import Cell
-from benchmark.config import ConfigError, instantiate, section_class
-from benchmark.files import DiskFull
-from benchmark.fit import KeepAverages, NonFiniteLoss, Preempted, Watch, fit, log_spaced, quiet_threads
-from benchmark.hardware import costs, hardware, revision
+from benchmark.files import read_json, write_json
+from benchmark.fit import LAST, KeepAverages, Preempted, Watch, fit, log_spaced, quiet_threads
+from benchmark.hardware import costs, hardware, peak_memory_mb, revision
 from benchmark.leaderboard import curve_summary
+from benchmark.leases import LeaseLost
 from benchmark.registry import Registry
 from benchmark.states import FAILED, OK, SUSPICIOUS
 from benchmark.store import Record, Store
-from benchmark.workers import CUT_OFF, NOT_OK, end_with_launcher, ended_meanwhile
+from benchmark.workers import CUT_OFF, NOT_OK, ended_meanwhile
 from benchmark.workers import OK as ENDED_OK
-from datasets.factors import seed_for
-from datasets.latents import LatentBatches
-from probes.callbacks import LevelProbe, read_curve
+from datasets.base import PARTS
+from probes.callbacks import LevelProbe
 
-VALIDATION_BATCH = 512  # held-out latents behind the validation loss, the same at every evaluation
+
+class DifferentHardware(RuntimeError):
+    """A checkpoint was made on another kind of device."""
 
 
 def run_cell(cell: Cell, store: Store, registry: Registry, options: argparse.Namespace) -> int:
     """Train and judge a cell in this process, as a worker; the worker's exit code."""
-    end_with_launcher()
     lease = store.cell_lease(cell.id)
     if lease is None:
         return CUT_OFF
@@ -48,25 +44,27 @@ def run_cell(cell: Cell, store: Store, registry: Registry, options: argparse.Nam
         ended = ended_meanwhile(store, cell.id)
         if ended is not None:
             return ended
+        if store.record_count(cell.id) and (store.history(cell.id) or [{}])[-1].get("state") != FAILED:
+            store.start_over(cell.id)  # it is done again on request: not from its own last checkpoint
+        run = CellRun(cell, store, registry, lease.refresh, options.allow_different_hardware)
         try:
-            record = CellRun(cell, store, registry, lease.refresh, options.allow_different_hardware).record()
-        except Preempted:
-            print("cut off; the same command goes on from the last checkpoint")
+            record = run.record()
+        except (Preempted, LeaseLost) as cut:
+            print(f"cut off ({str(cut) or 'asked to end'}); the same command goes on from the last checkpoint")
             return CUT_OFF
         except Exception as error:
             traceback.print_exc()
-            record = failure(cell, registry, reason_of(error))
+            record = run.failure(reason_of(error))
         store.write_record(cell.id, record)
     return ENDED_OK if record["state"] == OK else NOT_OK
 
 
 def prepare_data(cell: Cell, store: Store, registry: Registry) -> int:
     """Draw a dataset's images, or check those that are there against their checksums."""
-    artefacts = Artefacts(cell, store, registry)
-    data = artefacts.data
+    data = Artefacts(cell, store, registry).data
     data.verify()
     print(f"{cell.dataset}: {data.folder}")
-    for part in ("train", "probe", "test"):
+    for part in PARTS:
         print(f"  {part}: {len(data.images(part))} images of {len(data.space.compositions)} compositions")
     return 0
 
@@ -77,78 +75,135 @@ class CellRun:
     def __init__(
         self, cell: Cell, store: Store, registry: Registry, heartbeat: Callable[[], None], any_hardware: bool = False
     ) -> None:
-        self.cell, self.store, self.registry, self.heartbeat = cell, store, registry, heartbeat
-        self.any_hardware = any_hardware
+        self.cell, self.store, self.registry = cell, store, registry
+        self.heartbeat, self.any_hardware = heartbeat, any_hardware
         self.paths = store.cell(cell.id)
         self.trainer = cell.config["trainer"]
         self.artefacts = Artefacts(cell, store, registry, self.report)
-        self.started = time.monotonic()
 
     def report(self, **progress: Any) -> None:
+        """Tell whoever watches how far the cell is."""
         self.store.write_progress(self.cell.id, **progress)
 
     def record(self) -> Record:
         """Run to the end and say how it ended."""
         quiet_threads(self.trainer["threads"])
-        self.report(phase="waiting for artefacts")
+        self.report(phase="preparing")
         self.artefacts.prepare()
-        model = self.build_model()
-        watch = self.train(model)
-        self.report(phase="judging", step=self.trainer["max_steps"], max_steps=self.trainer["max_steps"])
-        final = evaluate.final_evaluation(self.cell, self.artefacts, model, self.paths.folder)
-        return self.write_up(model, watch, final)
+        started = time.monotonic()
+        model = models.build_model(self.artefacts)
+        spent = costs(model, models.training_batches(self.artefacts).batch(0), self.trainer["max_steps"])
+        watch, probe = self.train(model)
+        steps = self.trainer["max_steps"]
+        self.report(phase="judging", step=steps, max_steps=steps)
+        evaluations = evaluate.sample_and_judge(self.artefacts, model)
+        found = evaluate.shares(self.artefacts, evaluations)
+        doubts = evaluate.doubts(self.artefacts, evaluations, found)
+        self.report(phase="writing", step=steps, max_steps=steps)
+        evaluate.keep(self.artefacts, evaluations, self.paths.folder)
+        outside = time.monotonic() - started - watch.this_leg  # of this process: building, counting, judging
+        measured = {
+            **found,
+            **self.ceilings(),
+            **curve_summary(probe.rows),
+            **spent,
+            "steps": steps,
+            "split": ",".join(self.artefacts.train_compositions),
+            "minutes": (watch.seconds + outside) / 60,
+            "evaluation_minutes": (probe.spent + outside) / 60,
+            "images_per_second": steps * self.trainer["batch_size"] / (watch.seconds - probe.spent),
+        }
+        return self.end(SUSPICIOUS if doubts else OK, "; ".join(doubts), measured, model)
 
-    # Building ---------------------------------------------------------------------------------------------------------
+    def failure(self, reason: str) -> Record:
+        """The record of a cell that could not be finished."""
+        steps = self.store.read_progress(self.cell.id).get("step") or 0
+        return self.end(FAILED, reason, {"steps": steps})
 
-    def build_model(self) -> GenerativeModel:
-        """The architecture with its initial weights, a function of the seed."""
-        return build_model(self.cell, self.artefacts)
-
-    def batches(self, model: GenerativeModel) -> LatentBatches:
-        latents = self.artefacts.latents["train"].to(self.artefacts.device)
-        shift, scale = latent_scale(self.artefacts)
-        return LatentBatches(latents, self.cell.view, self.trainer["batch_size"], self.cell.seed, 0, shift, scale)
-
-    def validation_loss(self) -> Callable[[GenerativeModel], float]:
-        """Training loss of the averaged weights on held-out images of training compositions, with fixed noise."""
-        latents = self.artefacts.latents["validation"].to(self.artefacts.device)
-        shift, scale = latent_scale(self.artefacts)
-        seed = seed_for(self.cell.seed_of("data"), "validation")
-
-        def loss(model: GenerativeModel) -> float:
-            # Anew each time: a batch's generator is used up by the loss.
-            batch = LatentBatches(latents, self.cell.view, VALIDATION_BATCH, seed, 0, shift, scale).batch(0)
-            condition = Condition.of(batch["classes"], batch["values"])
-            return float(model.training_loss(batch["latents"], condition, batch["generator"])[0])
-
-        return loss
-
-    # Training ---------------------------------------------------------------------------------------------------------
-
-    def train(self, model: GenerativeModel) -> Watch:
-        trainer = self.trainer
-        max_steps = trainer["max_steps"]
+    def train(self, model: GenerativeModel) -> tuple[Watch, LevelProbe]:
+        """Fit the model, with its curve and its kept averages."""
+        artefacts, trainer = self.artefacts, self.trainer
+        steps = trainer["max_steps"]
         watch = Watch(self.report, self.heartbeat, trainer["log_every"])
-        sampler = evaluate.Sampler(self.cell, self.artefacts)
+        validation = models.validation_loss(artefacts)
         probe = LevelProbe(
-            evaluator=sampler.evaluator(self.cell.config["probe"]["curve_samples"]),
-            every=trainer["eval_every"],
-            path=self.paths.curve,
-            seed=self.cell.seed,
-            validation_loss=self.validation_loss(),
+            evaluate.evaluator(artefacts),
+            models.image_sampler(artefacts, model),
+            artefacts.train_compositions,
+            [*range(trainer["eval_every"], steps, trainer["eval_every"]), steps],
+            self.paths.curve,
+            self.cell.seed,
+            count=evaluate.evaluation_config(self.cell.config).curve_samples,
+            val_loss=lambda: validation(model),
         )
-        keep = KeepAverages(self.paths.checkpoints, log_spaced(trainer["keep_checkpoints"], max_steps))
-        if trainer["compile"]:
+        keep = KeepAverages(self.paths.checkpoints, log_spaced(trainer["keep_checkpoints"], steps))
+        self.check_hardware()
+        if trainer["compile"] and hasattr(model, "trunk"):
             model.trunk.compile()
         fit(
             model,
-            self.batches(model).batch,
-            max_steps,
+            models.training_batches(artefacts).batch,
+            steps,
             self.paths.checkpoints,
             [watch, probe, keep],
             trainer["checkpoint_every_steps"],
             trainer["device"],
             trainer["precision"],
         )
-        self.sampler, self.probe = sampler, probe
-        return watch
+        return watch, probe
+
+    def check_hardware(self) -> None:
+        """Note what a checkpoint is made on, and refuse to go on from another kind of device: other bits, other result.
+
+        Raises:
+            DifferentHardware: unless it was allowed.
+        """
+        note = self.paths.checkpoints / "hardware.json"
+        here = {"device": hardware()["device"], "torch": torch.__version__}
+        there = read_json(note) if (self.paths.checkpoints / LAST).exists() else None
+        if there is not None and there != here and not self.any_hardware:
+            raise DifferentHardware(
+                f"the checkpoint was made on {there} and this is {here}; run it there, or with --allow-different-hardware"
+            )
+        write_json(note, here)
+
+    def ceilings(self) -> dict[str, Any]:
+        """What judges and tokenizer reach on real images: beside every share it bounds, never divided by."""
+        ceiling = self.artefacts.ceiling
+        return {**ceiling, **evaluate.level_means(ceiling, self.artefacts.data.space, self.artefacts.train_compositions)}
+
+    def end(self, state: str, reason: str, measured: dict[str, Any], model: GenerativeModel | None = None) -> Record:
+        """The record: identity, what was measured, on what, by which sources."""
+        machine = hardware()
+        row = {
+            **self.cell.row(),
+            **measured,
+            "samples_per_composition": self.cell.config["evaluation"]["final_samples"],
+            "peak_memory_mb": peak_memory_mb(),
+            "device": machine["device"],
+            "git_commit": revision(),
+            "date": machine["date"],
+        }
+        judges = self.artefacts.judges if model else []
+        return {
+            "cell": self.cell.id,
+            "state": state,
+            "reason": reason,
+            "setting": self.cell.setting,
+            "steps": measured["steps"],
+            "row": row,
+            "config": dict(self.cell.config),
+            "fingerprint": self.cell.fingerprint(self.registry),
+            "weights_sha256": model.ema.sha256() if model and model.ema else None,
+            "judges": {judge.name: getattr(judge, "version", None) for judge in judges},
+            "different_hardware_allowed": self.any_hardware,
+            "hardware": machine,
+        }
+
+
+def reason_of(error: Exception) -> str:
+    """One line for the record. torch's out-of-memory errors are long; what helps is said in their place."""
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        return f"out of memory; lower trainer.batch_size or evaluation.max_batch, or run fewer --jobs ({text[:120]})"
+    return f"{type(error).__name__}: {text}"

@@ -1,13 +1,12 @@
 """Read what a module declares without running it.
 
-Names, views and config dataclasses stand in the same file as the network that they describe, and that file imports torch
-and Lightning, which takes seconds. `plan`, `status` and every error message need only the declarations, so they are read
-from the syntax tree: the decorators, and the top-level constants, plain functions and dataclasses, which are executed in a
-module of their own without the imports that are not at hand.
+Names, views and config dataclasses stand in the same file as the network that they describe, and that file imports
+torch and Lightning, which takes seconds. `plan`, `status` and every error message need only the declarations, so they
+are read from the syntax tree: the decorators, and the top-level constants, plain functions and dataclasses, which are
+executed in a module of their own without the heavy imports.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast

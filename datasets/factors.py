@@ -1,7 +1,7 @@
 """Factors, compositions, splits and levels: the vocabulary that all four rooms share.
 
-A *composition* is one class per factor, written as digits in the dataset's factor order (``"011"``). A *split* names the
-compositions a generator trains on; the *level* of any composition is its Hamming distance to the nearest of them
+A *composition* is one class per factor, written as digits in the dataset's factor order (``"011"``). A *split* names
+the compositions a generator trains on; the *level* of any composition is its Hamming distance to the nearest of them
 (Farid et al. 2025, section on data; Okawa et al. 2023). This module imports no torch, so that every command can use it.
 """
 
@@ -26,6 +26,11 @@ class Factor:
     def dim(self) -> int:
         """Number of real values behind the factor (0 for a categorical one)."""
         return len(self.centres[0]) if self.centres else 0
+
+    @property
+    def categorical(self) -> bool:
+        """Whether the factor has classes only."""
+        return not self.centres
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def resolve_split(split: SplitConfig, space: FactorSpace) -> tuple[Composition, 
     unknown = [c for c in wanted if c not in known]
     if unknown or not wanted:
         raise ValueError(
-            f"split.train={split.train} is neither h32, leave-one-out nor a list of compositions such as 000,001,010,100"
+            f"split.train={split.train} is neither h32, leave-one-out nor a list of compositions such as 000,001,010"
         )
     return wanted
 

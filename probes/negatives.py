@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from probes.strict import StrictShapes2D, render
+from probes.strict import TEMPLATES, StrictShapes2D
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Negatives:
         self.kinds: dict[str, Callable[[int], Tensor]] = {
             "blend": self.blends,
             "hue": self.hues,
+            "shape": self.shapes,
             "size": self.sizes,
             "two objects": self.two_objects,
             "half": self.halves,
@@ -63,18 +64,15 @@ class Negatives:
 
     def coverage(self, scene: Scene) -> Tensor:
         """(B, H, W) in [0, 1]."""
-        masks = [
-            render(
-                shape, scene.radius, *scene.centre.unbind(1), self.geometry.resolution, self.geometry.edge_width
-            )
-            for shape in self.judge.shapes
-        ]
+        x, y = scene.centre.unbind(1)
+        masks = [self.judge.template(shape, scene.radius, x, y) for shape in self.judge.shapes]
         return torch.stack(masks, 1)[torch.arange(len(scene.radius)), scene.classes[:, 0]]
 
     def paint(self, coverage: Tensor, rgb: Tensor, under: Tensor | None = None) -> Tensor:
         """Put objects on the background, or over images (B, 3, H, W) in [-1, 1], which is also the result's form."""
         behind = torch.tensor(2 * self.geometry.background - 1) if under is None else under
-        return torch.lerp(behind.expand(len(rgb), 3, *coverage.shape[1:]), (2 * rgb - 1)[:, :, None, None], coverage[:, None])
+        behind = behind.expand(len(rgb), 3, *coverage.shape[1:])
+        return torch.lerp(behind, (2 * rgb - 1)[:, :, None, None], coverage[:, None])
 
     def draw(self, scene: Scene) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1]."""
@@ -102,6 +100,18 @@ class Negatives:
         scene.rgb = torch.lerp(self.judge.colours[scene.classes[:, 1]], self.judge.colours[following], share[:, None])
         return self.draw(scene)
 
+    def shapes(self, count: int) -> Tensor:
+        """Outlines half way from one shape to another, in signed distance."""
+        scene = self.scene(count)
+        axis = torch.arange(self.geometry.resolution) + 0.5
+        across = axis[None, None, :] - scene.centre[:, 0, None, None]
+        up = scene.centre[:, 1, None, None] - axis[None, :, None]
+        radius = scene.radius[:, None, None]
+        distances = torch.stack([TEMPLATES[shape](across, up, radius) for shape in self.judge.shapes], 1)
+        rows, following = torch.arange(count), (scene.classes[:, 0] + 1) % len(self.judge.shapes)
+        midway = (distances[rows, scene.classes[:, 0]] + distances[rows, following]) / 2
+        return self.paint((0.5 - midway / self.geometry.edge_width).clamp(0, 1), scene.rgb)
+
     def sizes(self, count: int) -> Tensor:
         """Radii on the way from one class to another, the middle tenth of it."""
         scene = self.scene(count)
@@ -120,9 +130,13 @@ class Negatives:
         return self.paint(self.coverage(second), second.rgb, under=self.draw(first))
 
     def halves(self, count: int) -> Tensor:
-        """Objects cut by a line through their centroid, at any angle."""
+        """Left and right halves of objects, cut through the centroid.
+
+        A cut along one of a triangle's sides would leave a smaller triangle, which is no negative.
+        """
         scene = self.scene(count)
-        angle = math.pi * self._symmetric(count)[:, None, None]
+        # Of the cut's normal: to the left or to the right, give or take nine degrees.
+        angle = (math.pi * self._integers(count, 2) + 0.15 * self._symmetric(count))[:, None, None]
         axis = torch.arange(self.geometry.resolution) + 0.5
         across = axis[None, None, :] - scene.centre[:, 0, None, None]
         down = axis[None, :, None] - scene.centre[:, 1, None, None]

@@ -21,6 +21,7 @@ from torch import Tensor
 from datasets.factors import FactorSpace
 from probes.judgement import Judgement, Reason, concatenate
 
+SHARPENING = 2.0  # gain around half coverage before shapes are compared
 CHUNK = 256  # images measured at once; small enough to stay in cache
 TRIANGLE_INRADIUS = math.sqrt(math.pi / (3 * math.sqrt(3)))  # of an equilateral triangle of area pi
 SQUARE_HALF_SIDE = math.sqrt(math.pi) / 2  # of a square of area pi
@@ -64,8 +65,8 @@ class Thresholds:
     colour_slack: float = 0.6  # how far past the jitter a colour may lie, towards half way to the next class
     size_slack: float = 0.5  # the same for the radius
     position_slack: float = 0.1  # how far past the jitter a centre may lie, over the image's side
-    overlap: float = 0.80  # least intersection over union with the template of the shape read
-    overlap_margin: float = 0.05  # by how much it beats the template of any other shape
+    overlap: float = 0.83  # least intersection over union with the template of the shape read
+    overlap_margin: float = 0.11  # by how much it beats the template of any other shape
 
 
 class StrictShapes2D:
@@ -150,17 +151,17 @@ class StrictShapes2D:
         """
         area, x, y = moments(coverage)
         radius, centre_x, centre_y = (area / math.pi).sqrt(), x, y
-        template = self._template(shape, radius, centre_x, centre_y)
+        template = self.template(shape, radius, centre_x, centre_y)
         for _ in range(2):
             template_area, template_x, template_y = moments(template)
             radius = radius * (area / template_area).sqrt()
             centre_x, centre_y = centre_x + x - template_x, centre_y + y - template_y
-            template = self._template(shape, radius, centre_x, centre_y)
-        shared = torch.minimum(template, coverage).sum((1, 2))
-        overlap = shared / (area + template.sum((1, 2)) - shared)
+            template = self.template(shape, radius, centre_x, centre_y)
+        overlap = intersection_over_union(sharpened(template), sharpened(coverage))
         return {"radius": radius, "x": centre_x, "y": centre_y, "overlap": overlap}
 
-    def _template(self, shape: str, radius: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def template(self, shape: str, radius: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Coverage (B, H, W) of a shape as real images have it; radius and centre (B,) in pixels, y down."""
         return render(shape, radius, x, y, self.geometry.resolution, self.geometry.edge_width)
 
     def _decide(self, measured: dict[str, Tensor]) -> Judgement:
@@ -229,6 +230,17 @@ def split_coverage(difference: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
     stray = (rest.square().sum(1) / square).sqrt()
     floor = 0.1  # below it is noise, which would add up over the background
     return coverage.masked_fill(coverage < floor, 0.0), stray.masked_fill(stray < floor, 0.0)
+
+
+def sharpened(coverage: Tensor) -> Tensor:
+    """Coverage with steeper edges: an evenly blurred outline stays where it was, and is compared, not its softness."""
+    return (SHARPENING * (coverage - 0.5) + 0.5).clamp_(0, 1)
+
+
+def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
+    """Of soft masks (B, H, W): (B,)."""
+    shared = torch.minimum(first, second).sum((1, 2))
+    return shared / (first.sum((1, 2)) + second.sum((1, 2)) - shared).clamp_min(1e-6)
 
 
 def two_largest_blobs(strength: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from architectures.base import Context, OptimiserConfig
+from architectures.base import Context, GenerativeModel, OptimiserConfig
 from architectures.conditioning import Condition, ConditioningConfig
 from architectures.diffusion import DiffusionConfig
 from architectures.masking import MaskingConfig, SamplingConfig
@@ -71,3 +71,57 @@ def make_condition() -> Callable[..., Condition]:
         return Condition.of(classes, torch.tensor([SPACE.centre(name) for name in names]))
 
     return make
+
+
+@pytest.fixture
+def context(make_context: Callable[..., Context]) -> Callable[..., Context]:
+    """The small world of the masked models: 2 x 3 tokens, 6 channels, 11 codes, 3 decoding steps."""
+    codebook = torch.randn(11, 6, generator=torch.Generator().manual_seed(5))
+    defaults = {"grid": (2, 3), "channels": 6, "codebook": codebook, "sampling": SamplingConfig(decode_steps=3)}
+    return lambda **changes: make_context(**defaults | changes)
+
+
+@pytest.fixture
+def conditions(make_condition: Callable[..., Condition]) -> Callable[[int], Condition]:
+    """So many conditions, the eight compositions in turn."""
+    return lambda count: make_condition(*(SPACE.compositions[index % 8] for index in range(count)))
+
+
+@pytest.fixture
+def seeded() -> Callable[..., torch.Generator]:
+    """A generator by its seed."""
+    return lambda seed=0: torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def perturb() -> Callable[[GenerativeModel], GenerativeModel]:
+    """Move every trainable parameter off its initial value, so that gates which start closed let signals through."""
+
+    def perturbed(model: GenerativeModel) -> GenerativeModel:
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.averaged_parameters().values():
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+        return model
+
+    return perturbed
+
+
+@pytest.fixture
+def train() -> Callable[..., list[float]]:
+    """Train a model on one batch; the loss of every step."""
+
+    def run(model: GenerativeModel, latents: Tensor, condition: Condition, steps: int, lr: float = 3e-3) -> list[float]:
+        model.finalise()
+        optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
+        generator, losses = torch.Generator().manual_seed(0), []
+        for _ in range(steps):
+            loss, _ = model.training_loss(latents, condition, generator)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            model.after_step()
+            losses.append(loss.item())
+        return losses
+
+    return run

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,18 +16,7 @@ from architectures.diffusion import (
 )
 from architectures.noise import DiffusionTables, cosine_betas, linear_betas, spaced_timesteps, strided_timesteps
 
-GOLDENS = Path(__file__).parents[1] / "goldens"
 DIT = DiffusionConfig(kind="ddpm", learn_sigma=True, solver="ancestral", steps=250)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def golden(name: str) -> dict[str, Tensor]:
-    """Arrays of one file; images (B, C, H, W) stay as they are."""
-    with np.load(GOLDENS / f"{name}.npz") as arrays:
-        return {key: torch.from_numpy(np.asarray(arrays[key])) for key in arrays.files}
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -53,7 +41,7 @@ def gaussian(config: DiffusionConfig) -> GaussianProcess:
         ("mar_diffusion_cosine_respaced_100", cosine_betas, spaced_timesteps(1000, 100)),
     ],
 )
-def test_tables_match_the_published_ones(name, betas, kept):
+def test_tables_match_the_published_ones(golden, name, betas, kept):
     expected = golden(name)
     tables = DiffusionTables.from_betas(betas(1000))
     if len(kept) < 1000:
@@ -68,7 +56,7 @@ def test_a_stride_that_does_not_divide_is_refused():
         strided_timesteps(1000, 499)
 
 
-def test_loss_terms_match_dit():
+def test_loss_terms_match_dit(golden):
     g = golden("dit_loss_and_step")
     process = gaussian(DIT)
     x0, noise, output = (channels_last(g[key]) for key in ("x_start", "noise", "model_output"))
@@ -80,7 +68,7 @@ def test_loss_terms_match_dit():
     torch.testing.assert_close(mse + bound, g["loss"], atol=1e-6, rtol=1e-6)
 
 
-def test_without_learned_variance_the_loss_is_the_squared_error():
+def test_without_learned_variance_the_loss_is_the_squared_error(golden):
     g = golden("dit_loss_and_step")
     process = gaussian(replace(DIT, learn_sigma=False))
     x0, noise, output = (channels_last(g[key]) for key in ("x_start", "noise", "model_output"))
@@ -92,7 +80,7 @@ def test_without_learned_variance_the_loss_is_the_squared_error():
 
 
 @pytest.mark.parametrize(("clip", "suffix"), [(0.0, ""), (1.0, "_clipped")])
-def test_reverse_step_matches_dit(clip, suffix):
+def test_reverse_step_matches_dit(golden, clip, suffix):
     g = golden("dit_loss_and_step")
     process = gaussian(replace(DIT, clip_x0=clip))
     output, x_t = channels_last(g["model_output"]), channels_last(g["x_t"])
@@ -106,7 +94,7 @@ def test_reverse_step_matches_dit(clip, suffix):
     ("solver", "eta", "key"),
     [("ancestral", 0.0, "p_sample"), ("ddim", 0.0, "ddim_eta0"), ("ddim", 1.0, "ddim_eta1")],
 )
-def test_solver_steps_match_dit(solver, eta, key):
+def test_solver_steps_match_dit(golden, solver, eta, key):
     g = golden("dit_loss_and_step")
     process = gaussian(replace(DIT, solver=solver, eta=eta))
     output, x_t, noise = (channels_last(g[name]) for name in ("model_output", "x_t", "step_noise"))
@@ -114,7 +102,7 @@ def test_solver_steps_match_dit(solver, eta, key):
     torch.testing.assert_close(stepped, channels_last(g[key]), atol=1e-6, rtol=1e-6)
 
 
-def test_the_bound_trains_the_variance_only():
+def test_the_bound_trains_the_variance_only(seeded):
     process = gaussian(DIT)
     x0, noise = torch.randn(4, 3, 2, generator=seeded()), torch.randn(4, 3, 2, generator=seeded(1))
     t = torch.tensor([0, 10, 500, 999])
@@ -125,7 +113,7 @@ def test_the_bound_trains_the_variance_only():
     assert output.grad[..., 2:].any()
 
 
-def test_guidance_touches_every_channel_and_no_variance():
+def test_guidance_touches_every_channel_and_no_variance(seeded):
     conditional, unconditional = torch.randn(3, 8, generator=seeded()), torch.randn(3, 8, generator=seeded(1))
     assert torch.equal(guide_prediction(conditional, unconditional, 1.0, 4)[:, 4:], conditional[:, 4:])
     torch.testing.assert_close(guide_prediction(conditional, unconditional, 1.0, 4), conditional)
@@ -165,7 +153,7 @@ def perfect_network(config: DiffusionConfig, mean: float, std: float):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_a_perfect_network_draws_the_data(name):
+def test_a_perfect_network_draws_the_data(seeded, name):
     config = PROCESSES[name]
     drawn = make_process(config).sample(perfect_network(config, 1.5, 0.5), (4000, 2), seeded(), torch.device("cpu"))
     assert drawn.mean().item() == pytest.approx(1.5, abs=0.03)
@@ -173,7 +161,7 @@ def test_a_perfect_network_draws_the_data(name):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_a_perfect_network_has_the_lowest_loss(name):
+def test_a_perfect_network_has_the_lowest_loss(seeded, name):
     config = PROCESSES[name]
     x0 = 1.5 + 0.5 * torch.randn(4000, 2, generator=seeded())
     process, network = make_process(config), perfect_network(config, 1.5, 0.5)
@@ -183,7 +171,7 @@ def test_a_perfect_network_has_the_lowest_loss(name):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_samples_are_a_function_of_the_generator_and_temperature(name):
+def test_samples_are_a_function_of_the_generator_and_temperature(seeded, name):
     config = PROCESSES[name]
     process, network = make_process(config), perfect_network(config, 0.0, 1.0)
 
@@ -196,7 +184,7 @@ def test_samples_are_a_function_of_the_generator_and_temperature(name):
 
 
 @pytest.mark.parametrize("time_law", ["logit_normal", "uniform"])
-def test_flow_times_follow_their_law(time_law):
+def test_flow_times_follow_their_law(seeded, time_law):
     seen = []
 
     def network(x: Tensor, t: Tensor) -> Tensor:
@@ -210,7 +198,7 @@ def test_flow_times_follow_their_law(time_law):
     assert ((t > 1 / 6) & (t < 5 / 6)).float().mean().item() == pytest.approx(middle, abs=0.02)
 
 
-def test_the_noise_loss_of_a_silent_network_is_one():
+def test_the_noise_loss_of_a_silent_network_is_one(seeded):
     process = make_process(replace(DIT, learn_sigma=False))
     loss = process.loss(lambda x, t: torch.zeros_like(x), torch.randn(512, 16, 8, generator=seeded()), seeded(1))
     assert loss.shape == (512,)
@@ -218,7 +206,7 @@ def test_the_noise_loss_of_a_silent_network_is_one():
 
 
 @pytest.mark.parametrize("config", [DiffusionConfig(), DIT, replace(DIT, schedule="cosine")])
-def test_coefficients_stay_float32_under_autocast(config):
+def test_coefficients_stay_float32_under_autocast(seeded, config):
     process = make_process(config)
     seen = []
 
@@ -235,7 +223,7 @@ def test_coefficients_stay_float32_under_autocast(config):
     assert torch.equal(plain, mixed)
 
 
-def test_clipping_keeps_an_untrained_cosine_process_finite():
+def test_clipping_keeps_an_untrained_cosine_process_finite(seeded):
     config = DiffusionConfig(kind="ddpm", schedule="cosine", solver="ancestral", steps=100, learn_sigma=True)
 
     def largest(clip: float) -> float:

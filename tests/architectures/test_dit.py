@@ -13,27 +13,19 @@ from architectures.masking import SamplingConfig
 from architectures.transformer import TrunkConfig, sincos_position, timestep_embedding
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def perturbed(model: torch.nn.Module) -> None:
-    """Move every weight, so that zero-initialised ones hide nothing."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=seeded(parameter.numel())))
-
-
 @pytest.fixture
-def build(make_context):
-    def make(perturb=True, **changes):
+def build(make_context, perturb):
+    """A small model, by default with every weight moved, so that zero-initialised ones hide nothing."""
+
+    def make(fresh=False, **changes):
         torch.manual_seed(0)
-        model = DiT(DiTConfig(), make_context(**changes)).eval()
-        if perturb:
-            perturbed(model)
-        return model
+        model = DiT(DiTConfig(), make_context(**changes))
+        return model if fresh else perturb(model)
 
     return make
+
+
+LATENTS = torch.randn(8, 9, 4, generator=torch.Generator().manual_seed(0))
 
 
 def published_weights(g: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -142,12 +134,15 @@ def test_time_embedding_matches_the_published_one(golden, dim):
     g = golden("timestep_embedding")
     with torch.autocast("cpu", torch.bfloat16):
         ours = timestep_embedding(g["t"], dim)
-    torch.testing.assert_close(ours, g[f"dim{dim}"], atol=1e-6, rtol=0)
+    assert ours.dtype == torch.float32
+    # exp differs in its last bit between CPUs, and a float32 angle of 999 rad is known to 6e-5.
+    allowed = 1e-6 + 6e-8 * g["t"][:, None]
+    assert ((ours - g[f"dim{dim}"]).abs() <= allowed).all()
 
 
 @pytest.mark.parametrize("learn_sigma", [False, True])
 def test_a_fresh_model_puts_out_exactly_zero(build, make_condition, learn_sigma):
-    model = build(perturb=False, diffusion=DiffusionConfig(kind="ddpm", solver="ancestral", learn_sigma=learn_sigma))
+    model = build(fresh=True, diffusion=DiffusionConfig(kind="ddpm", solver="ancestral", learn_sigma=learn_sigma))
     c, _ = model.embed(make_condition())
     output = model(torch.randn(8, 9, 4), torch.arange(8.0), c)
     assert output.shape == (8, 9, 8 if learn_sigma else 4)
@@ -155,7 +150,7 @@ def test_a_fresh_model_puts_out_exactly_zero(build, make_condition, learn_sigma)
 
 
 def test_fresh_weights_have_the_published_spread(build):
-    model = build(perturb=False, trunk=TrunkConfig(depth=2, width=128, heads=2))
+    model = build(fresh=True, trunk=TrunkConfig(depth=2, width=128, heads=2))
     for layer in (model.embed_time.net[0], model.embed_time.net[2]):
         assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
     for layer in (model.trunk.blocks[0].qkv, model.trunk.blocks[1].mlp[0]):
@@ -163,17 +158,17 @@ def test_fresh_weights_have_the_published_spread(build):
         assert layer.weight.std().item() == pytest.approx(xavier, rel=0.05)
 
 
-def test_the_first_noise_loss_is_one(build, make_condition):
-    model = build(perturb=False, diffusion=DiffusionConfig(kind="ddpm", solver="ancestral"))
-    loss, _ = model.training_loss(torch.randn(8, 9, 4), make_condition(), seeded())
-    many = [model.training_loss(torch.randn(8, 9, 4), make_condition(), seeded(k))[0].item() for k in range(20)]
+def test_the_first_noise_loss_is_one(build, conditions, seeded):
+    model = build(fresh=True, diffusion=DiffusionConfig(kind="ddpm", solver="ancestral"))
+    condition = conditions(64)
+    loss, _ = model.training_loss(LATENTS.repeat(8, 1, 1), condition, seeded())
     assert loss.shape == ()
-    assert sum(many) / len(many) == pytest.approx(1.0, abs=0.05)
+    assert loss.item() == pytest.approx(1.0, abs=0.05)
 
 
 def test_every_input_matters(build, make_condition):
     model = build()
-    x, t = torch.randn(8, 9, 4, generator=seeded()), torch.full((8,), 300.0)
+    x, t = LATENTS, torch.full((8,), 300.0)
     condition = make_condition()
     c, _ = model.embed(condition)
     reference = model(x, t, c)
@@ -188,7 +183,7 @@ def test_every_input_matters(build, make_condition):
         assert not torch.allclose(c, hidden)
 
 
-def test_samples_are_a_function_of_condition_generator_and_settings(build, make_condition):
+def test_samples_are_a_function_of_condition_generator_and_settings(build, make_condition, seeded):
     condition = make_condition()
     model = build()
     with torch.no_grad():
@@ -202,43 +197,30 @@ def test_samples_are_a_function_of_condition_generator_and_settings(build, make_
             assert not torch.equal(drawn, build(sampling=settings).sample(condition, seeded()))
 
 
-def test_guidance_zero_is_unconditional(build, make_condition):
+def test_guidance_zero_is_unconditional(build, make_condition, seeded):
     model = build(sampling=SamplingConfig(guidance=0.0))
     with torch.no_grad():
         unconditional = build().sample(make_condition().absent(), seeded())
         torch.testing.assert_close(model.sample(make_condition(), seeded()), unconditional)
 
 
-def test_condition_tokens_reach_the_output(build, make_condition):
+def test_condition_tokens_reach_the_output(build, make_condition, seeded):
     model = build(conditioning=ConditioningConfig(injection="tokens"))
     with torch.no_grad():
         drawn = model.sample(make_condition(), seeded())
         assert not torch.allclose(drawn, model.sample(make_condition().absent(), seeded()))
 
 
-def test_one_batch_can_be_learned(build, make_condition):
-    model = build(perturb=False)
-    latents = torch.randn(8, 9, 4, generator=seeded())
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-
-    def loss(step):
-        return model.training_loss(latents, make_condition(), seeded(step))[0]
-
-    first = sum(loss(1000 + k).item() for k in range(10)) / 10
-    for step in range(200):
-        optimiser.zero_grad()
-        loss(step).backward()
-        optimiser.step()
-    with torch.no_grad():
-        last = sum(loss(1000 + k).item() for k in range(10)) / 10
-    assert first == pytest.approx(2.0, abs=0.3)  # variance of data plus noise
-    assert last < 0.4
+def test_one_batch_can_be_learned(build, make_condition, train):
+    losses = train(build(fresh=True), LATENTS, make_condition(), steps=300)
+    assert sum(losses[:5]) / 5 == pytest.approx(2.0, abs=0.4)  # variance of data plus noise
+    assert sum(losses[-20:]) / 20 < 0.6
 
 
-def test_autocast_trains_in_float32_loss(build, make_condition):
+def test_autocast_trains_in_float32_loss(build, make_condition, seeded):
     model = build()
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = model.training_loss(torch.randn(8, 9, 4), make_condition(), seeded())
+        loss, _ = model.training_loss(LATENTS, make_condition(), seeded())
     loss.backward()
     assert loss.dtype == torch.float32
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -128,7 +128,7 @@ def pids(store: Store, count: int) -> list[int]:
     return [int(pid) for line in wait_until(lambda: noted(store, "pids.txt"), count) for pid in line.split()]
 
 
-def wait_until(lines: Callable[[], list[str]], count: int, seconds: float = 30.0) -> list[str]:
+def wait_until(lines: Callable[[], list[str]], count: int, seconds: float = 60.0) -> list[str]:
     deadline = time.monotonic() + seconds
     while len(lines()) < count:
         assert time.monotonic() < deadline, f"only {lines()} after {seconds} s"
@@ -232,11 +232,11 @@ def test_a_cell_that_somebody_holds_is_waited_for_and_taken_over(store: Store) -
     assert said.startswith("endless-1: ")
     assert f"process {processes[0]}, for " in said
     first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=30)
+    first.communicate(timeout=60)
     assert first.returncode == 75
     pids(store, 2)
     second.send_signal(signal.SIGTERM)
-    second.communicate(timeout=30)
+    second.communicate(timeout=60)
     assert second.returncode == 75
     assert store.cell("endless-1").last_checkpoint.read_text() == "2"
 
@@ -245,7 +245,7 @@ def test_being_told_to_stop_saves_and_says_75(store: Store) -> None:
     launcher = launcher_process(store, ["endless-1", "endless-2", "ok-1"])
     processes = pids(store, 2)
     launcher.send_signal(signal.SIGINT)
-    said, _ = launcher.communicate(timeout=30)
+    said, _ = launcher.communicate(timeout=60)
     assert launcher.returncode == 75
     assert "endless-1: preempted" in said
     assert store.cell("endless-2").last_checkpoint.read_text() == "1"
@@ -257,7 +257,7 @@ def test_workers_that_do_not_stop_are_killed(store: Store) -> None:
     launcher = launcher_process(store, ["deaf-1"], grace=0.5)
     processes = pids(store, 1)
     launcher.send_signal(signal.SIGTERM)
-    launcher.communicate(timeout=30)
+    launcher.communicate(timeout=60)
     assert launcher.returncode == 75
     assert not any(alive(pid) for pid in processes)
 
@@ -268,10 +268,11 @@ def test_a_killed_launcher_leaves_no_worker_behind(store: Store) -> None:
     assert all(alive(pid) for pid in processes)
     launcher.kill()
     launcher.communicate()
-    deadline = time.monotonic() + 5
-    while any(alive(pid) for pid in processes):
-        assert time.monotonic() < deadline, "workers outlive their launcher"
+    for _ in range(100):  # 5 s, counted so that a machine that stalls altogether fails nothing
         time.sleep(0.05)
+        if not any(alive(pid) for pid in processes):
+            break
+    assert not any(alive(pid) for pid in processes), "workers outlive their launcher"
     assert store.cell_holder("endless-1") is None
 
 

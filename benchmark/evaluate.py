@@ -1,0 +1,151 @@
+"""The final evaluation of a trained cell, and later ones of the same weights with other settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from architectures.base import GenerativeModel
+from benchmark.artefacts import Artefacts
+from benchmark.cell import Cell
+from benchmark.config import ConfigError, instantiate
+from benchmark.files import replacing, write_json
+from benchmark.fit import average_path
+from benchmark.models import build_model, image_sampler
+from benchmark.registry import Registry
+from benchmark.store import Store
+from datasets.factors import Composition, FactorSpace, level, seed_for
+from probes.evaluation import (
+    MODES,
+    Evaluation,
+    EvaluationConfig,
+    Evaluator,
+    composition_shares,
+    scores,
+    write_evaluations,
+)
+from probes.grids import draw_rejected, draw_samples
+from probes.suspicion import Evidence, diversity, nearness, suspicions
+
+COMPARED = 256  # images of a composition in the diversity and memorisation checks
+
+
+def evaluator(artefacts: Artefacts) -> Evaluator:
+    """Judges and conditions of a cell."""
+    data = artefacts.data
+    config = evaluation_config(artefacts.config)
+    return Evaluator(data.space, artefacts.judges, data.draw_values, config.max_batch)
+
+
+def evaluation_config(config: Mapping[str, Any]) -> EvaluationConfig:
+    return instantiate(EvaluationConfig, config["evaluation"])
+
+
+def sample_and_judge(artefacts: Artefacts, model: GenerativeModel) -> list[Evaluation]:
+    """All compositions in both modes, by the averaged weights; a function of weights, config and seed."""
+    judge, sampler = evaluator(artefacts), image_sampler(artefacts, model)
+    count = evaluation_config(artefacts.config).final_samples
+    evaluations = []
+    with model.averaged():
+        for mode in MODES:
+            generator = torch.Generator(artefacts.device)
+            generator.manual_seed(seed_for(artefacts.cell.seed, "final", mode))
+            evaluations.append(judge.evaluate(sampler, mode, count, generator))
+    return evaluations
+
+
+def shares(artefacts: Artefacts, evaluations: list[Evaluation]) -> dict[str, float]:
+    """Every share of all evaluations, flat."""
+    found: dict[str, float] = {}
+    for evaluation in evaluations:
+        found |= scores(evaluation.table, artefacts.data.space, artefacts.train_compositions)
+    return found
+
+
+def keep(artefacts: Artefacts, evaluations: list[Evaluation], folder: Path) -> None:
+    """Samples, judgements and pictures into a cell's folder, each file whole or not at all."""
+    write_evaluations(folder, evaluations)
+    space, train = artefacts.data.space, artefacts.train_compositions
+    centre = evaluations[0]
+    by_judge = {str(name): composition_shares(rows) for name, rows in centre.table.groupby("judge", sort=False)}
+    with replacing(folder / "samples.png") as aside:
+        draw_samples(aside, centre.images, centre.table, space, train, by_judge)
+    with replacing(folder / "rejected.png") as aside:
+        draw_rejected(aside, centre.images, centre.table, space)
+
+
+def doubts(artefacts: Artefacts, evaluations: list[Evaluation], found: Mapping[str, float]) -> list[str]:
+    """Reasons to mark the cell as suspicious."""
+    ceiling, names = artefacts.ceiling, [judge.name for judge in artefacts.judges]
+    prefixes = {"probe": "", "strict": "strict_"}
+    drawn = next(e for e in evaluations if e.asked.mode == "drawn")
+    return suspicions(
+        Evidence(
+            level0={name: found[f"{prefixes[name]}level0"] for name in names},
+            judge_ceiling={name: _per_composition(ceiling, f"real_{prefixes[name]}comp_") for name in names},
+            reconstruction_ceiling={name: _per_composition(ceiling, f"recon_{prefixes[name]}comp_") for name in names},
+            **likeness(artefacts, drawn),
+        )
+    )
+
+
+def likeness(artefacts: Artefacts, drawn: Evaluation) -> dict[str, dict[Composition, float]]:
+    """Per training composition: how various samples are, and how near to training images, against held-out real ones."""
+    data = artefacts.data
+    train, test = data.images("train"), data.images("test")
+    result: dict[str, dict[Composition, float]] = {"diversity": {}, "nearness": {}}
+    for composition in artefacts.train_compositions:
+        asked = torch.tensor([name == composition for name in drawn.asked.compositions])
+        samples = drawn.images[asked][:COMPARED]
+        held_out = torch.tensor(test.subset((composition,), data.space).images[:COMPARED])
+        training = torch.tensor(train.subset((composition,), data.space).images)
+        result["diversity"][composition] = diversity(samples, held_out)
+        result["nearness"][composition] = nearness(samples, held_out, training)
+    return result
+
+
+def _per_composition(figures: Mapping[str, float], prefix: str) -> dict[Composition, float]:
+    return {key.removeprefix(prefix): value for key, value in figures.items() if key.startswith(prefix)}
+
+
+def level_means(figures: Mapping[str, Any], space: FactorSpace, train: tuple[Composition, ...]) -> dict[str, float]:
+    """Ceilings per level beside the shares they bound."""
+    means: dict[str, float] = {}
+    for prefix in ("real_", "real_strict_", "recon_", "recon_strict_"):
+        per_composition = _per_composition(figures, f"{prefix}comp_")
+        for k in sorted({level(c, train) for c in per_composition}):
+            members = [share for c, share in per_composition.items() if level(c, train) == k]
+            means[f"{prefix}level{k}"] = sum(members) / len(members)
+    return means
+
+
+def evaluate_again(cell: Cell, config: Mapping[str, Any], store: Store, registry: Registry, name: str) -> int:
+    """Sample and judge a finished cell with other sampling settings into ``evaluations/NAME.json``; the record stays.
+
+    Raises:
+        ConfigError: if the cell has no averaged weights of its last step.
+    """
+    paths = store.cell(cell.id)
+    weights = average_path(paths.checkpoints, cell.config["trainer"]["max_steps"])
+    if not weights.exists():
+        raise ConfigError(f"{cell.id} has not finished training; run it first: python -m benchmark run --cell {cell.id}")
+    lease = store.cell_lease(cell.id, blocking=True)
+    if lease is None:
+        raise ConfigError(f"{cell.id} is being worked on; wait for it to end")
+    with lease, lease.kept():
+        artefacts = Artefacts(dataclasses.replace(cell, config=config), store, registry)
+        model = build_model(artefacts)
+        if model.ema is None:
+            raise RuntimeError("the model has no averaged weights")
+        model.ema.load(load_file(weights))
+        evaluations = sample_and_judge(artefacts, model)
+        found = shares(artefacts, evaluations)
+        changed = {section: values for section, values in config.items() if values != cell.config.get(section)}
+        write_json(paths.evaluations / f"{name}.json", {"cell": cell.id, "changed": changed, "row": found})
+    print(f"{cell.id}: " + ", ".join(f"{key} {found[key]:.3f}" for key in sorted(found) if "level" in key))
+    return 0

@@ -1,0 +1,99 @@
+"""A cell's model between the other rooms: built from the config, fed with latents, sampled into images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from architectures.base import Context, GenerativeModel
+from architectures.conditioning import Condition
+from benchmark.artefacts import Artefacts
+from benchmark.config import SECTIONS, instantiate, section_class
+from datasets.factors import seed_for
+from datasets.latents import LatentBatches
+
+VALIDATION_BATCH = 512  # held-out latents behind the validation loss, the same at every evaluation
+DECODE_BATCH = 512  # images decoded at once
+SHARED = ("trunk", "conditioning", "diffusion", "masking", "sampling", "optimiser")  # what a ladder holds fixed
+
+
+def build_model(artefacts: Artefacts) -> GenerativeModel:
+    """The architecture with its initial weights, a function of the cell's config and seed, on its device."""
+    cls, config = artefacts.part("architecture")
+    shared = {name: instantiate(section_class(*SECTIONS[name]), artefacts.config[name]) for name in SHARED}
+    context = Context(
+        space=artefacts.data.space,
+        grid=tuple(artefacts.tokenizer.grid),
+        channels=artefacts.tokenizer.channels,
+        codebook=scaled_codebook(artefacts),
+        max_steps=artefacts.config["trainer"]["max_steps"],
+        **shared,
+    )
+    torch.manual_seed(seed_for(artefacts.cell.seed, "weights"))
+    model = cls(config, context).to(artefacts.device)
+    model.finalise()
+    return model
+
+
+def latent_scale(artefacts: Artefacts) -> tuple[Tensor | None, Tensor | None]:
+    """Mean and std per channel, (C,) each, of the training compositions' latents; None for codes."""
+    view = artefacts.cell.view
+    if view == "codes":
+        return None, None
+    shift, scale = artefacts.latents["train"].statistics(view)
+    return shift.to(artefacts.device), scale.to(artefacts.device)
+
+
+def scaled_codebook(artefacts: Artefacts) -> Tensor | None:
+    """Code vectors (K, C) in units in which the training compositions' embeddings have mean 0 and std 1."""
+    codebook = artefacts.tokenizer.codebook
+    if codebook is None:
+        return None
+    shift, scale = artefacts.latents["train"].statistics("embeddings")
+    return (codebook - shift.to(codebook.device)) / scale.to(codebook.device)
+
+
+def training_batches(artefacts: Artefacts) -> LatentBatches:
+    """Latents of the training compositions, resident on the device."""
+    latents = artefacts.latents["train"].to(artefacts.device)
+    size = artefacts.config["trainer"]["batch_size"]
+    return LatentBatches(latents, artefacts.cell.view, size, artefacts.cell.seed, 0, *latent_scale(artefacts))
+
+
+def validation_loss(artefacts: Artefacts) -> Callable[[GenerativeModel], float]:
+    """Training loss of a model's current weights on held-out images of training compositions, with fixed noise."""
+    latents = artefacts.latents["validation"].to(artefacts.device)
+    seed = seed_for(artefacts.cell.seed_of("data"), "validation")
+    batches = LatentBatches(latents, artefacts.cell.view, VALIDATION_BATCH, seed, 0, *latent_scale(artefacts))
+
+    def loss(model: GenerativeModel) -> float:
+        batch = batches.batch(0)  # anew each time, since the loss uses its generator up
+        condition = Condition.of(batch["classes"], batch["values"])
+        with torch.no_grad(), autocast(artefacts):
+            return float(model.training_loss(batch["latents"], condition, batch["generator"])[0])
+
+    return loss
+
+
+def image_sampler(artefacts: Artefacts, model: GenerativeModel) -> Callable[[Tensor, Tensor, torch.Generator], Tensor]:
+    """Conditions (classes (B, F), values (B, V)) and a generator to images (B, C, H, W), with the current weights."""
+    shift, scale = latent_scale(artefacts)
+    tokenizer, view = artefacts.tokenizer, artefacts.cell.view
+
+    @torch.no_grad()
+    def sample(classes: Tensor, values: Tensor, generator: torch.Generator) -> Tensor:
+        with autocast(artefacts):
+            latents = model.sample(Condition.of(classes, values), generator)
+        if shift is not None and scale is not None:
+            latents = latents.float() * scale + shift
+        return torch.cat([tokenizer.decode(chunk, view) for chunk in latents.split(DECODE_BATCH)])
+
+    return sample
+
+
+def autocast(artefacts: Artefacts) -> torch.autocast:
+    """The precision of training, for what runs outside the trainer."""
+    enabled = artefacts.config["trainer"]["precision"] == "bf16-mixed"
+    return torch.autocast(artefacts.device.type, torch.bfloat16, enabled=enabled)

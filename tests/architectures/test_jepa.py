@@ -1,0 +1,200 @@
+"""MaskGIT+JEPA: what the target sees, what gradients reach, how the target moves, and what stays out of the average."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from architectures.jepa import MaskGITJEPA, MaskGITJEPAConfig, collapse_monitors, normalise, state_loss
+from architectures.maskgit import MaskGIT, MaskGITConfig
+from architectures.masking import sample_mask
+
+
+def build(context, **settings):
+    torch.manual_seed(0)
+    return MaskGITJEPA(MaskGITJEPAConfig(**{"layers": (0, 1)} | settings), context)
+
+
+def some_codes(count=8, seed=0):
+    return torch.randint(0, 11, (count, 6), generator=torch.Generator().manual_seed(seed))
+
+
+def test_targets_and_error_are_ijepas(golden):
+    arrays = golden("jepa_targets")
+    targets = normalise(arrays["states"])
+    torch.testing.assert_close(targets, arrays["target_layernormed_full"], atol=1e-6, rtol=0)
+    rows, indices = torch.arange(2)[:, None], arrays["masked_indices"]
+    mask = torch.zeros(targets.shape[:2], dtype=torch.bool)
+    mask[rows, indices] = True
+    predicted = torch.full_like(targets, 1e3)  # what is not masked must not count
+    predicted[rows, indices] = arrays["predictions"]
+    expected = (arrays["predictions"] - arrays["targets"]).square().mean()
+    torch.testing.assert_close(state_loss([predicted], [targets], mask), expected, atol=1e-6, rtol=0)
+
+
+def test_loss_is_maskgits_plus_the_weighted_state_loss(context, conditions, perturb, seeded):
+    model = perturb(build(context(), weight=0.6))
+    plain = MaskGIT(MaskGITConfig(), context())
+    plain.load_state_dict({name: model.state_dict()[name] for name in plain.state_dict()})
+    loss, logs = model.training_loss(some_codes(), conditions(8), seeded())
+    code_loss, _ = plain.training_loss(some_codes(), conditions(8), seeded())
+    torch.testing.assert_close(loss, code_loss + 0.6 * logs["jepa"])
+    assert set(logs) == {
+        "cross_entropy", "masked_accuracy", "jepa", "target_std", "target_cosine", "jepa_over_variance"
+    }  # fmt: skip
+
+
+def test_state_loss_by_hand(context, conditions, perturb, seeded):
+    """Predictions from masked codes against normalised states of the target, which sees all codes."""
+    model = perturb(build(context()))
+    codes, condition = some_codes(), conditions(8)
+    mask = sample_mask(8, 6, model.context.masking, seeded())
+    _, seen = model.states(codes, mask, condition, (0, 1))
+    _, complete = model.jepa_target.states(codes, torch.zeros_like(mask), condition, (0, 1))
+    per_layer = []
+    for predictor, student, teacher in zip(model.predictors, seen, complete, strict=True):
+        target = torch.nn.functional.layer_norm(teacher, (32,))
+        error = (predictor(student) - target).square().mean(-1)
+        per_layer.append(torch.stack([row[hidden].mean() for row, hidden in zip(error, mask, strict=True)]).mean())
+    _, logs = model.training_loss(codes, condition, seeded())
+    torch.testing.assert_close(logs["jepa"], torch.stack(per_layer).mean())
+
+
+def test_same_initial_weights_as_maskgit(context):
+    model = build(context())
+    torch.manual_seed(0)
+    plain = MaskGIT(MaskGITConfig(), context())
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name])
+        assert torch.equal(value, model.state_dict()[f"jepa_target.{name}"])
+
+
+def test_gradient_reaches_predictors_and_trunk_but_never_the_target(context, conditions, perturb, seeded):
+    model = perturb(build(context()))
+    loss, _ = model.training_loss(some_codes(), conditions(8), seeded())
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        if name.startswith("jepa_target."):
+            assert parameter.grad is None and not parameter.requires_grad
+    for prefix in ("predictors.", "trunk.", "embed_token."):
+        gradients = [p.grad for name, p in model.named_parameters() if name.startswith(prefix)]
+        assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_state_loss_alone_reaches_the_trunk_but_not_the_head(context, conditions, perturb, seeded):
+    model = perturb(build(context()))
+    codes = some_codes()
+    mask = sample_mask(8, 6, model.context.masking, seeded())
+    _, kept = model.states(codes, mask, conditions(8), model.layers)
+    predicted = [predictor(states) for predictor, states in zip(model.predictors, kept, strict=True)]
+    state_loss(predicted, model.target_states(codes, conditions(8)), mask).backward()
+    assert model.head.weight.grad is None
+    assert model.trunk.blocks[0].qkv.weight.grad.abs().sum() > 0
+
+
+def test_target_sees_all_codes_and_the_same_condition(context, conditions, perturb):
+    model = perturb(build(context()))
+    model.jepa_target.load_state_dict({name: model.state_dict()[name] for name in model.jepa_target.state_dict()})
+    condition = conditions(8)
+    reference = model.target_states(some_codes(), condition)[-1]
+    changed = some_codes().clone()
+    changed[:, 3] = (changed[:, 3] + 1) % 11
+    assert (reference - model.target_states(changed, condition)[-1]).abs().amax((1, 2)).min() > 1e-4
+    condition.present[:, 1] = False
+    assert not torch.allclose(reference, model.target_states(some_codes(), condition)[-1])
+
+
+def test_training_hands_the_target_the_dropped_factors(context, conditions, perturb, seeded, monkeypatch):
+    model = perturb(build(context()))
+    condition = conditions(8)
+    condition.present[::2] = False
+    told = []
+    original = model.target_states
+    monkeypatch.setattr(model, "target_states", lambda codes, c: told.append(c) or original(codes, c))
+    model.training_loss(some_codes(), condition, seeded())
+    assert torch.equal(told[0].present, condition.present)
+
+
+def test_target_is_an_exponential_average_with_the_configured_half_life(context):
+    model = build(context(max_steps=200), half_life=0.05)  # half-life of 10 steps
+    start = {name: value.clone() for name, value in model.jepa_target.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+    for _ in range(10):
+        model.update_target()
+    for name, value in model.jepa_target.named_parameters():
+        moved = value - start[name]
+        expected = 0.0 if name.startswith("condition_embedder.centres") else 0.5
+        torch.testing.assert_close(moved, torch.full_like(moved, expected), atol=1e-5, rtol=0)
+
+
+def test_half_life_changes_the_target(context, conditions, train):
+    def target(half_life):
+        model = build(context(), half_life=half_life)
+        train(model, some_codes(), conditions(8), steps=5)
+        return model.jepa_target.head.weight
+
+    assert torch.equal(target(0.05), target(0.05))
+    assert not torch.equal(target(0.05), target(0.01))
+
+
+def test_predictors_are_trained_but_neither_averaged_nor_sampled(context, conditions, perturb, seeded):
+    model = perturb(build(context()))
+    model.finalise()
+    trained = {id(p) for group in model.configure_optimizers()["optimizer"].param_groups for p in group["params"]}
+    assert all(id(parameter) in trained for parameter in model.predictors.parameters())
+    assert not any(id(parameter) in trained for parameter in model.jepa_target.parameters())
+    plain = MaskGIT(MaskGITConfig(), context())
+    assert set(model.averaged_parameters()) == set(plain.averaged_parameters())
+    reference = model.sample(conditions(8), seeded())
+    with torch.no_grad():
+        for module in (model.predictors, model.jepa_target):
+            for parameter in module.parameters():
+                parameter.fill_(math.nan)
+    assert torch.equal(reference, model.sample(conditions(8), seeded()))
+
+
+def test_target_stays_in_eval_mode_and_in_the_checkpoint(context):
+    model = build(context()).train()
+    assert model.training and not model.jepa_target.training
+    assert "jepa_target.trunk.blocks.0.qkv.weight" in model.state_dict()
+
+
+@pytest.mark.parametrize("change", [{"weight": 3.0}, {"layers": (1,)}, {"input": "latents"}])
+def test_every_option_changes_the_loss(context, conditions, perturb, seeded, change):
+    def loss(**settings):
+        return perturb(build(context(), **settings)).training_loss(some_codes(), conditions(8), seeded())[0].item()
+
+    assert loss() == loss()
+    assert loss() != pytest.approx(loss(**change), abs=1e-4)
+
+
+def test_monitors_tell_a_collapse(seeded):
+    spread = [normalise(torch.randn(64, 6, 32, generator=seeded()))]
+    collapsed = [spread[0][:1, :1].expand(64, 6, 32) + 1e-3 * spread[0]]
+    loss = torch.tensor(1.0)
+    healthy, dead = collapse_monitors(loss, spread), collapse_monitors(loss, collapsed)
+    assert healthy["target_std"] > 0.9 and dead["target_std"] < 0.01
+    assert abs(healthy["target_cosine"]) < 0.1 and dead["target_cosine"] > 0.99
+    assert healthy["jepa_over_variance"].item() == pytest.approx(1, abs=0.1) and dead["jepa_over_variance"] > 1e3
+
+
+def test_one_batch_is_overfitted(context, conditions, train, seeded):
+    model = build(context())
+    losses = train(model, some_codes(), conditions(8), steps=300)
+    _, logs = model.training_loss(some_codes(), conditions(8), seeded())
+    assert np.mean(losses[-20:]) < 0.25 * losses[0]
+    assert logs["cross_entropy"] < 0.2
+    assert logs["jepa_over_variance"] < 0.7
+
+
+def test_wrong_settings_are_refused(context):
+    with pytest.raises(ValueError, match="must name blocks from 0 to 1"):
+        build(context(), layers=(2,))
+    with pytest.raises(ValueError, match="half_life"):
+        build(context(), half_life=0.1)
+    with pytest.raises(ValueError, match="weight"):
+        build(context(), weight=-1.0)

@@ -1,0 +1,276 @@
+"""The command line: where tokens belong, exit codes, one-sentence errors, and that it answers without torch."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmark import ROOT, commands, launch
+from benchmark.cli import build_parser, main, split_tokens
+from benchmark.config import Override
+
+VALUES = frozenset({"--grid", "--preset", "--results"})
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    return tmp_path / "results"
+
+
+def fails(capsys, *argv: str) -> str:
+    """Run a command that is wrong; what it says. It must not have begun anything."""
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+# Tokens --------------------------------------------------------------------------------------------
+
+
+def keys(tokens) -> list[str]:
+    return [f"{override.key}={override.text}" for override in tokens.overrides]
+
+
+def test_both_orders_of_only_and_overrides_mean_the_same():
+    one = split_tokens(["run", "--only", "architecture=dit", "seed=3", "trainer.max_steps=5"], VALUES)
+    other = split_tokens(["run", "trainer.max_steps=5", "--only", "architecture=dit", "seed=3"], VALUES)
+    for tokens in (one, other):
+        assert tokens.only == ["architecture=dit", "seed=3"] and keys(tokens) == ["trainer.max_steps=5"]
+        assert tokens.options == ["run"]
+
+
+def test_a_dotted_token_ends_only():
+    tokens = split_tokens(["--only", "architecture=dit", "optimiser.lr=1", "seed=3"], VALUES)
+    assert tokens.only == ["architecture=dit"] and keys(tokens) == ["optimiser.lr=1", "seed=3"]
+
+
+def test_an_option_ends_only():
+    tokens = split_tokens(["--only", "architecture=dit", "--preset", "smoke", "seed=3"], VALUES)
+    assert tokens.only == ["architecture=dit"] and keys(tokens) == ["seed=3"]
+    assert tokens.options == ["--preset", "smoke"]
+
+
+def test_values_of_options_may_hold_an_equals_sign():
+    tokens = split_tokens(["--results", "a=b", "--results=c=d", "seed=1"], VALUES)
+    assert tokens.options == ["--results", "a=b", "--results=c=d"] and keys(tokens) == ["seed=1"]
+
+
+def test_an_override_stands_wherever_it_stands():
+    tokens = split_tokens(["seed=1", "run", "split.train=000,011", "--grid", "all", "slurm.time=12:00:00"], VALUES)
+    assert keys(tokens) == ["seed=1", "split.train=000,011", "slurm.time=12:00:00"]
+    assert Override.parse("a.b=c=d") == Override("a.b", "c=d")
+
+
+def test_only_with_an_equals_sign():
+    assert split_tokens(["--only=tokenizer=kl", "seed=2"], VALUES).only == ["tokenizer=kl", "seed=2"]
+
+
+# Wrong input ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["rnu"], "did you mean 'run'"),
+        (["run", "--grid", "al"], "did you mean 'all'"),
+        (["run", "--preset", "laptob"], "did you mean 'laptop'"),
+        (["run", "--jbos", "2"], "did you mean '--jobs'"),
+        (["run", "--only", "architecture=dti"], "did you mean 'dit'"),
+        (["run", "--only", "dataset=shapes3d"], "did you mean 'shapes2d'"),
+        (["run", "trainer.max_step=3"], "did you mean 'trainer.max_steps'"),
+        (["run", "trainer.max_steps=many"], "whole number"),
+        (["run", "architecture=dit"], "--only architecture=dit"),
+        (["run", "extra"], "knows no 'extra'"),
+        (["run", "--jobs", "0"], "--jobs 0"),
+        (["run", "--seeds", "0"], "--seeds 0"),
+        (["run", "--only-state", "bad"], "did you mean"),
+        (["run", "--cell", "nothing"], "no cell nothing"),
+        (["run", "--cell", "x", "seed=1"], "leave --preset, --only and KEY=VALUE out"),
+        (["run", "--preset", "laptop", "dataset.shapes2d.resolution=36"], "36x36"),
+        (["plan", "--plugin", "absent.py"], "absent.py"),
+        (["plan", "--format", "xls"], "no format 'xls'"),
+        (["leaderboard", "seed=1"], "takes no KEY=VALUE"),
+        (["evaluate", "--cell", "nothing"], "no cell nothing"),
+    ],
+)
+def test_wrong_input_is_told_in_a_sentence_before_any_work(capsys, results, argv, message):
+    assert message in fails(capsys, *argv, "--results", str(results))
+    assert not (results / "cells").exists()
+
+
+def test_an_unwritable_results_folder_is_wrong_input(capsys, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert "choose another with --results" in fails(capsys, "run", "--preset", "smoke", "--results", str(blocked / "x"))
+
+
+def test_a_full_disk_is_told_before_any_work(capsys, results, monkeypatch):
+    monkeypatch.setattr("benchmark.plan.Plan.free", lambda self: 10)
+    assert "make room" in fails(capsys, "run", "--preset", "smoke", "--results", str(results))
+
+
+def test_missing_values_are_argparses_business(capsys):
+    assert main(["run", "--grid"]) == 2
+    assert main(["run", "--seeds", "x"]) == 2
+    assert main([]) == 2
+    assert main(["--help"]) == 0
+
+
+# Commands ------------------------------------------------------------------------------------------
+
+
+def run(results: Path, *argv: str) -> list[str]:
+    return ["run", "--preset", "smoke", "--results", str(results), *argv]
+
+
+def test_plan_shows_every_cell_with_state_estimate_and_basis(capsys, results):
+    assert main(["plan", "--preset", "smoke", "--seeds", "2", "--results", str(results)]) == 0
+    out = capsys.readouterr().out
+    for name in ("maskgit", "maskgit-jepa", "givt", "mar", "dit"):
+        assert f"shapes2d-{name}-vq-full-s1-" in out
+    for word in ("preset    smoke", "device", "cells     10: 10 missing", "estimate", "constant", "disk", str(results)):
+        assert word in out
+    assert not results.exists()  # nothing is written
+
+
+def test_plan_says_why_auto_chose_its_preset(capsys, results):
+    assert main(["plan", "--results", str(results)]) == 0
+    assert "(auto: there is" in capsys.readouterr().out
+
+
+def test_plan_as_json(capsys, results):
+    assert main(["plan", "--preset", "smoke", "--format", "json", "--results", str(results)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["state"] for row in rows} == {"missing"} and all(row["minutes"] > 0 for row in rows)
+
+
+@pytest.fixture
+def launched(monkeypatch, results):
+    """A launcher that writes a record for every cell in place of training it; what it was asked."""
+    asked: list[dict] = []
+
+    def run_cells(cell_ids, store, jobs, threads, **options):
+        asked.append({"cells": list(cell_ids), "jobs": jobs, "threads": threads, **options})
+        for name in cell_ids:
+            assert store.cell(name).config.exists()
+            state = "failed" if "-givt-" in name else "ok"
+            record = options["failed_record"](name, "the loss became nan")
+            store.write_record(name, record | {"state": state, "reason": "" if state == "ok" else record["reason"]})
+        return 1 if any("-givt-" in name for name in cell_ids) else 0
+
+    monkeypatch.setattr(launch, "run_cells", run_cells)
+    return asked
+
+
+def test_run_writes_configs_launches_and_derives_the_leaderboard(capsys, results, launched):
+    assert main(run(results, "--only", "architecture=dit,mar", "--jobs", "2")) == 0
+    (asked,) = launched
+    assert asked["jobs"] == 2 and asked["threads"] == 1 and len(asked["cells"]) == 2
+    table = (results / "leaderboard.csv").read_text()
+    assert all(name in table for name in asked["cells"])
+    lines = capsys.readouterr().out.splitlines()
+    for line, start in zip(lines, ("preset", "device", "cells", "estimate", "disk", "results"), strict=False):
+        assert line.startswith(start)
+
+
+def test_one_failed_cell_gives_exit_code_1_and_the_rest_is_kept(capsys, results, launched):
+    assert main(run(results)) == 1
+    assert main(["status", "--results", str(results), "--format", "json"]) == 0
+    out = capsys.readouterr().out
+    states = {row["cell"].split("-")[1]: row for row in json.loads(out[out.rindex("[\n") :])}
+    assert states["givt"]["state"] == "failed" and states["givt"]["reason"] == "the loss became nan"
+    assert states["dit"]["state"] == "ok"
+
+
+def test_finished_cells_are_not_run_again_and_failed_ones_are(results, launched):
+    main(run(results))
+    assert main(run(results)) == 1
+    assert [name.split("-")[1] for name in launched[1]["cells"]] == ["givt"]
+    assert main(run(results, "--only", "architecture=dit")) == 0
+    assert len(launched) == 2  # nothing to launch
+
+
+def test_states_select_what_is_run(results, launched):
+    main(run(results))
+    main(run(results, "--only-state", "ok"))
+    assert len(launched[1]["cells"]) == 4
+
+
+def test_a_cell_is_run_from_what_was_written(results, launched):
+    main(run(results, "--only", "architecture=givt"))
+    (name,) = launched[0]["cells"]
+    assert main(["run", "--cell", name, "--results", str(results)]) == 1
+    assert launched[1]["cells"] == [name]
+
+
+def test_workers_get_the_plugins(results, launched, tmp_path):
+    plugin = tmp_path / "toy.py"
+    plugin.write_text((ROOT / "architectures" / "dit.py").read_text().replace('"dit"', '"toy"'))
+    assert main(run(results, "--only", "architecture=toy", "--plugin", str(plugin))) == 0
+    assert launched[0]["extra_args"] == ["--plugin", str(plugin)]
+
+
+def test_evaluate_takes_only_what_can_change_after_training(capsys, results, launched):
+    main(run(results, "--only", "architecture=dit"))
+    capsys.readouterr()
+    (name,) = launched[0]["cells"]
+    message = fails(capsys, "evaluate", "--cell", name, "--results", str(results), "trunk.depth=3")
+    assert "fixed when the cell was trained" in message
+
+
+def test_leaderboard_without_records_says_so(capsys, results):
+    assert main(["leaderboard", "--results", str(results)]) == 0
+    assert "no records" in capsys.readouterr().out
+
+
+def test_every_command_has_a_function_and_a_help():
+    parser = build_parser()
+    names = next(action for action in parser._actions if action.dest == "command").choices
+    assert all(callable(getattr(commands, name)) for name in names)
+    assert set(names) == {"run", "plan", "status", "leaderboard", "evaluate", "prepare"}
+
+
+# Without torch -------------------------------------------------------------------------------------
+
+LIGHT = [
+    ["--help"],
+    ["run", "--help"],
+    ["leaderboard"],
+    ["status"],
+    ["plan", "--preset", "smoke"],
+    ["rnu"],
+    ["run", "--grid", "al"],
+    ["run", "--preset", "x"],
+    ["run", "--nothing"],
+    ["run", "--only", "architecture=dti"],
+    ["run", "trainer.max_step=3"],
+]
+
+
+@pytest.mark.parametrize("argv", LIGHT, ids=" ".join)
+def test_answers_without_importing_torch_or_lightning(tmp_path, argv):
+    code = (
+        "import sys; from benchmark.cli import main; main(sys.argv[1:]); "
+        "heavy = {'torch', 'lightning', 'pandas', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *argv]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+def test_plan_answers_in_seconds(tmp_path):
+    """Processor time, not wall time: the limit of 5 s is for a machine that does nothing else."""
+    before = os.times()
+    command = [sys.executable, "-m", "benchmark", "plan", "--preset", "smoke", "--seeds", "3", "--results", "r"]
+    began = time.monotonic()
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    assert min(used, time.monotonic() - began) < 5

@@ -1,0 +1,222 @@
+"""Grid + filters -> choices -> cells; and what a cell's id and its artefacts' keys depend on."""
+
+from functools import cache
+
+import pytest
+
+from benchmark.cell import Cell
+from benchmark.config import ConfigError, Override
+from benchmark.estimate import Estimator, disk_bytes, total_minutes
+from benchmark.grid import Choice, Composer, LeftOut, choices, load_grid, parse_only
+from benchmark.machine import Machine
+from benchmark.plan import plan_grid
+from benchmark.registry import discover
+from benchmark.sources import source
+from benchmark.store import Store
+
+CPU = Machine("cpu", 0, 2, bf16=True)
+LADDER = ["maskgit", "maskgit-jepa", "givt", "mar", "dit"]
+
+
+def select(*only: str, seeds: int = 1, first_seed: int = 0) -> list[Choice]:
+    return choices(load_grid("all"), discover(), parse_only(only), first_seed, seeds)
+
+
+@cache
+def composer(overrides: tuple[str, ...]) -> Composer:
+    return Composer(discover(), CPU, load_grid("all"), "smoke", [Override.parse(text) for text in overrides])
+
+
+def cell(*overrides: str, seed: int = 0, **axes: str) -> Cell:
+    values = {"dataset": "shapes2d", "architecture": "dit", "tokenizer": "vq", "conditioning": "full"} | axes
+    return Cell(composer(overrides).resolve(Choice(**values, seed=seed)))
+
+
+def test_grid_all_is_the_ladder_on_one_tokenizer():
+    selected = select()
+    assert [choice.architecture for choice in selected] == LADDER
+    assert {(choice.dataset, choice.tokenizer, choice.conditioning) for choice in selected} == {
+        ("shapes2d", "vq", "full")
+    }
+
+
+def test_filters_select_defaults_and_offers_in_the_order_given():
+    assert [c.architecture for c in select("architecture=dit,maskgit")] == ["dit", "maskgit"]
+    assert {c.tokenizer for c in select("tokenizer=kl")} == {"kl"}
+    assert {c.conditioning for c in select("conditioning=full,quantized+dropout")} == {"full", "quantized+dropout"}
+    assert len(select("architecture=dit", "architecture=mar")) == 2
+    assert [c.seed for c in select("architecture=dit", "seed=4,2")] == [4, 2]
+    assert [c.seed for c in select("architecture=dit", seeds=3, first_seed=100)] == [100, 101, 102]
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("architecture=dti", "no architecture 'dti'; did you mean 'dit'"),
+        ("tokenizer=vqq", "no tokenizer 'vqq'; did you mean 'vq'"),
+        ("conditioning=center", "does not offer conditioning 'center'; did you mean 'centres'"),
+        ("arch=dit", "'arch' is no axis; did you mean 'architecture'"),
+        ("seed=one", "seed=one is no seed"),
+        ("architecture=", "selects nothing"),
+        ("architecture", "selects nothing"),
+    ],
+)
+def test_wrong_filters_are_told_with_the_nearest_right_one(only, message):
+    with pytest.raises(ConfigError, match=message):
+        select(only)
+
+
+def test_an_unknown_grid_is_told_with_the_nearest():
+    with pytest.raises(ConfigError, match="no grid 'al'; did you mean 'all'"):
+        load_grid("al")
+
+
+def test_maskgit_is_left_out_on_a_tokenizer_without_codes():
+    with pytest.raises(LeftOut, match="maskgit models codes, and kl gives kl"):
+        cell(architecture="maskgit", tokenizer="kl")
+    with pytest.raises(LeftOut, match="vq gives embeddings"):
+        cell("tokenizer.vq.view=embeddings", architecture="maskgit")
+
+
+def test_a_plan_prints_what_it_leaves_out_and_refuses_to_be_empty(tmp_path):
+    plan = plan_grid(Store(tmp_path), discover(), CPU, "all", "smoke", ["tokenizer=kl"])
+    assert {each.architecture for each in plan.cells.values()} == {"givt", "mar", "dit"}
+    assert sum("left out: " in note for note in plan.notes) == 2
+    with pytest.raises(ConfigError, match="No cell is left"):
+        plan_grid(Store(tmp_path), discover(), CPU, "all", "smoke", ["tokenizer=kl", "architecture=maskgit"])
+
+
+# Identity ------------------------------------------------------------------------------------------
+
+
+def test_the_id_is_readable_and_stable():
+    one = cell()
+    assert one.id.startswith("shapes2d-dit-vq-full-s0-") and len(one.id.rpartition("-")[2]) == 8
+    assert one.id == cell().id
+    assert one.id == cell("architecture.givt.mixtures=3").id  # of another architecture
+    assert one.id == Cell(dict(reversed(one.config.items()))).id
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.max_steps=41",
+        "trainer.threads=2",
+        "trainer.precision=32",
+        "trainer.compile=true",
+        "optimiser.lr=2e-3",
+        "seeds.tokenizer=1",
+        "split.base=111",
+        "tokenizer.vq.view=embeddings",
+        "dataset.shapes2d.colour_jitter=.05",
+    ],
+)
+def test_whatever_can_change_the_result_changes_the_id(override):
+    assert cell(override).id != cell().id
+
+
+def test_the_seed_is_in_the_id_and_not_in_the_setting():
+    assert cell(seed=1).id != cell().id
+    assert cell(seed=1).setting == cell().setting
+    assert cell("seeds.data=follow").setting == cell().setting
+    assert cell("optimiser.lr=2e-3").setting != cell().setting
+
+
+def test_following_seeds_are_the_models_and_others_their_own():
+    follows = cell("seeds.tokenizer=follow", "seeds.data=7", seed=3)
+    assert [follows.seed_of(kind) for kind in ("data", "tokenizer", "probe")] == [7, 3, 0]
+
+
+KEYS = ("data_key", "tokenizer_key", "latents_key", "probe_key", "ceiling_key")
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("optimiser.lr=2e-3", ()),
+        ("tokenizer.vq.view=embeddings", ()),
+        ("trainer.max_steps=7", ()),
+        ("tokenizer.vq.max_steps=7", ("tokenizer_key", "latents_key", "ceiling_key")),
+        ("split.base=111", ("latents_key", "ceiling_key")),
+        ("seeds.tokenizer=2", ("tokenizer_key", "latents_key", "ceiling_key")),
+        ("evaluation.final_samples=8", ()),
+        ("probe.lr=1e-2", ("probe_key", "ceiling_key")),
+        ("seeds.probe=2", ("probe_key", "ceiling_key")),
+        ("seeds.data=2", KEYS),
+        ("dataset.shapes2d.edge_width=1.5", KEYS),
+        ("trainer.threads=2", ("tokenizer_key", "latents_key", "probe_key", "ceiling_key")),
+    ],
+)
+def test_artefact_keys_change_with_exactly_what_can_change_the_artefact(override, changed):
+    before, after = cell(), cell(override)
+    assert tuple(key for key in KEYS if getattr(before, key) != getattr(after, key)) == changed
+
+
+def test_all_rungs_share_one_tokenizer_artefact():
+    assert len({cell(architecture=name).tokenizer_key for name in LADDER}) == 1
+    assert len({cell(architecture=name).latents_key for name in LADDER}) == 1
+    assert len({cell(architecture=name).ceiling_key for name in LADDER}) == 1
+
+
+def test_a_tokenizer_trained_on_the_split_depends_on_it():
+    one, other = (cell("tokenizer.vq.train_on=train", f"split.base={base}") for base in ("000", "111"))
+    assert one.tokenizer_key != other.tokenizer_key
+
+
+def test_a_written_config_makes_the_same_cell(tmp_path):
+    one = cell(architecture="maskgit-jepa")
+    path = tmp_path / one.id / "config.yaml"
+    one.write(path)
+    assert Cell.read(path).id == one.id and Cell.read(path).config == one.config
+
+
+def test_a_config_changed_by_hand_is_refused(tmp_path):
+    one = cell()
+    path = tmp_path / one.id / "config.yaml"
+    one.write(path)
+    path.write_text(path.read_text().replace("max_steps: 40", "max_steps: 41"))
+    with pytest.raises(ConfigError, match="was changed"):
+        Cell.read(path)
+
+
+def test_the_fingerprint_follows_the_sources_that_a_cell_uses(tmp_path):
+    registry = discover()
+    prints = {name: cell(architecture=name).fingerprint(registry) for name in LADDER}
+    assert len(set(prints.values())) == len(LADDER)  # each has a file of its own
+    assert prints["dit"] == cell(seed=1).fingerprint(discover())
+    plugin = tmp_path / "toy.py"
+    text = (registry.entry("architecture", "dit").path).read_text().replace('"dit"', '"toy"')
+    found = []
+    for version in (text, text + "\n# changed\n"):
+        plugin.write_text(version)
+        source.cache_clear()
+        found.append(cell_of_plugin(plugin))
+    assert found[0] != found[1]
+
+
+def cell_of_plugin(plugin) -> str:
+    registry = discover([plugin])
+    plugged = Composer(registry, CPU, load_grid("all"), "smoke")
+    return Cell(plugged.resolve(Choice("shapes2d", "toy", "vq", "full", 0))).fingerprint(registry)
+
+
+# Estimates -----------------------------------------------------------------------------------------
+
+
+def test_an_estimate_names_its_basis_and_prefers_what_was_measured_here():
+    one = cell()
+    assert "constant" in Estimator().estimate(one).basis
+    like = {"architecture": "dit", "preset": "smoke", "steps": 20, "minutes": 2.0}
+    scaled = Estimator([{"state": "ok", "setting": "another", "row": like}]).estimate(one)
+    assert scaled.minutes == pytest.approx(4.0) and "by steps" in scaled.basis
+    same = Estimator([{"state": "ok", "setting": one.setting, "row": like | {"minutes": 5.0}}]).estimate(one)
+    assert same.minutes == 5.0 and "of this setting here" in same.basis
+    assert "constant" in Estimator([{"state": "failed", "setting": one.setting, "row": like}]).estimate(one).basis
+
+
+def test_totals_count_shared_artefacts_once_and_jobs_side_by_side():
+    one = cell()
+    estimates = [Estimator().estimate(one)] * 4
+    assert total_minutes(estimates, 2) == pytest.approx(total_minutes(estimates, 1) / 2)
+    assert total_minutes(estimates, 100) == estimates[0].minutes
+    assert disk_bytes([one, cell(seed=1)]) < 2 * disk_bytes([one])

@@ -1,0 +1,77 @@
+"""A run that is killed at any point goes on by the same command, and ends exactly like one that was not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.suite import running
+
+COMMAND = ("run", "--preset", "smoke", "--only", "architecture=mar", "--jobs", "1", "trainer.max_steps=120")
+
+
+def _phase(results: Path) -> str:
+    for path in results.glob("cells/*/progress.json"):
+        try:
+            return str(json.loads(path.read_text()).get("phase", ""))
+        except (OSError, ValueError):
+            continue
+    return ""
+
+
+def _recorded(results: Path) -> bool:
+    return any(results.glob("cells/*/record.json"))
+
+
+STAGES: dict[str, Callable[[Path], bool]] = {
+    "drawing the data": lambda r: any(r.glob("artefacts/data/*.partial/*.npy")),
+    "training the tokenizer": lambda r: any(r.glob("artefacts/tokenizer/*.partial/checkpoints/last.ckpt")),
+    "encoding": lambda r: any(r.glob("artefacts/latents/*.partial")) or any(r.glob("artefacts/latents/*")),
+    "training": lambda r: any(r.glob("cells/*/checkpoints/last.ckpt")) and not _recorded(r),
+    "judging": lambda r: _phase(r) == "judging" and not _recorded(r),
+    "writing": lambda r: any(r.glob("cells/*/samples.safetensors")) and not _recorded(r),
+}
+
+
+def test_killed_at_every_stage_it_ends_the_same(tmp_path: Path) -> None:
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    running.run(*COMMAND, results=whole, code=1)
+    for stage, reached in STAGES.items():
+        process = running.start(*COMMAND, results=pieces)
+        assert running.kill_when(process, lambda reached=reached: reached(pieces)), f"never seen: {stage}"
+        assert not _recorded(pieces), f"too late to be killed while {stage}"
+    running.run(*COMMAND, results=pieces, code=1)
+
+    first, second = running.records(whole)["mar"], running.records(pieces)["mar"]
+    cell = Path("cells") / first["cell"]
+    assert running.outcome(first, whole / cell) == running.outcome(second, pieces / cell)
+    assert len(running.table(whole / "leaderboard.csv")) == len(running.table(pieces / "leaderboard.csv")) == 1
+
+
+def test_without_its_launcher_a_worker_ends(tmp_path: Path) -> None:
+    process = running.start(*COMMAND, results=tmp_path)
+    workers: list[int] = []
+    while not workers:
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        found = (json.loads(path.read_text()) for path in tmp_path.glob("cells/*/progress.json"))
+        workers = [progress["pid"] for progress in found if "pid" in progress]
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 5
+    while any(map(running.alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(running.alive, workers))
+
+
+def test_two_launchers_share_a_grid(tmp_path: Path) -> None:
+    command = ("run", "--preset", "smoke", "--only", "architecture=maskgit,dit", "--jobs", "1")
+    both = [running.start(*command, results=tmp_path) for _ in range(2)]
+    outputs = [process.communicate(timeout=280)[0] for process in both]
+    assert [process.returncode for process in both] == [1, 1], outputs
+    assert len(running.table(tmp_path / "leaderboard.csv")) == 2
+    assert not list(tmp_path.glob("cells/*/record.1.json"))  # nothing was done twice
+    for log in tmp_path.glob("cells/*/log.txt"):
+        assert log.read_text().count("building") <= 4
