@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
-from architectures.masking import decode, gumbel_noise, loss_mask, masked_mean, sample_mask
+from architectures.masking import decode, decode_table, gumbel_noise, loss_mask, masked_mean, sample_mask
 from architectures.transformer import xavier_init
 
 LOG_2PI = math.log(2 * math.pi)
@@ -95,7 +95,7 @@ class GIVT(GenerativeModel):
     """Mixture of Gaussians per masked token, over latents (B, N, C).
 
     Raises:
-        ValueError: if guidance is asked for.
+        ValueError: if guidance is asked for, or there are more decoding steps than tokens.
     """
 
     def __init__(self, config: GIVTConfig, context: Context) -> None:
@@ -103,6 +103,7 @@ class GIVT(GenerativeModel):
         config.validate()
         if context.sampling.guidance != 1:
             raise ValueError(f"givt has no guidance; sampling.guidance={context.sampling.guidance} must be 1")
+        decode_table(context.tokens, context.sampling.decode_steps)  # refuse now what sampling would refuse later
         width, channels = context.trunk.width, context.channels
         self.embed_token = nn.Linear(channels, width)
         xavier_init(self.embed_token)

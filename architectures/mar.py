@@ -61,12 +61,13 @@ class DiffusionHead(nn.Module):
         self.embed_token = nn.Linear(channels, width)
         self.embed_state = nn.Linear(state_width, width)
         self.embed_time = TimestepEmbedder(width)
-        self.blocks = nn.ModuleList(HeadBlock(width) for _ in range(depth))
+        blocks = [HeadBlock(width) for _ in range(depth)]
+        self.blocks = nn.ModuleList(blocks)
         self.final_modulation = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, out_channels)
         for part in (self.embed_token, self.embed_state, self.blocks):
             part.apply(xavier_init)
-        for layer in (self.final_modulation, self.output, *(block.modulation for block in self.blocks)):
+        for layer in (self.final_modulation, self.output, *(block.modulation for block in blocks)):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -111,7 +112,7 @@ class MAR(GenerativeModel):
     def training_loss(
         self, latents: Tensor, condition: Condition, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        mask = sample_mask(*latents.shape[:2], self.context.masking, generator)
+        mask = sample_mask(len(latents), self.context.tokens, self.context.masking, generator)
         counted = loss_mask(mask, self.context.masking)
         z = self.states(latents, mask, condition)
         rows = rows_of(counted)

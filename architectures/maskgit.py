@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
-from architectures.masking import decode, guide, gumbel_noise, loss_mask, masked_mean, sample_mask
+from architectures.masking import decode, decode_table, guide, gumbel_noise, loss_mask, masked_mean, sample_mask
 from architectures.transformer import xavier_init
 
 
@@ -47,6 +47,7 @@ class MaskGIT(GenerativeModel):
         config.validate()
         if context.codebook is None:
             raise ValueError(f"{self.name} models codes and this tokenizer has none; use tokenizer=vq")
+        decode_table(context.tokens, context.sampling.decode_steps)  # refuse now what sampling would refuse later
         (codes, channels), width = context.codebook.shape, context.trunk.width
         self.register_buffer("codebook", context.codebook, persistent=False)  # (K, C)
         self.embed_token = nn.Embedding(codes, width) if config.input == "codes" else nn.Linear(channels, width)

@@ -24,11 +24,14 @@ class TrunkConfig:
     width: int = 384  # D, channels of a token; paper A
     heads: int = 6  # attention heads; paper A
     mlp_ratio: float = 4.0  # hidden width of a block's MLP over D; DiT
+    activation: str = "gelu_tanh"  # gelu_tanh (DiT) | gelu: within 5e-4 of it, and several times faster on a CPU
 
     def validate(self) -> None:
         """Raise ValueError where the sizes do not fit together."""
         if self.width % self.heads or self.width % 4:
             raise ValueError(f"trunk.width={self.width} must be a multiple of trunk.heads={self.heads} and of 4")
+        if self.activation not in ("gelu_tanh", "gelu"):
+            raise ValueError(f"trunk.activation={self.activation} is unknown; use gelu_tanh or gelu")
 
 
 class Trunk(nn.Module):
@@ -83,7 +86,8 @@ class Block(nn.Module):
         self.modulation = nn.Linear(width, 6 * width)
         self.qkv = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+        activation = nn.GELU(approximate="tanh" if config.activation == "gelu_tanh" else "none")
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), activation, nn.Linear(hidden, width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c)[:, None].chunk(6, dim=-1)  # (B, 1, D)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from benchmark.cell import Cell
-from benchmark.config import ConfigError, Override
+from benchmark.config import NAMED, ConfigError, Override
 from benchmark.estimate import GIGABYTE, Estimate, Estimator, disk_bytes, total_minutes
 from benchmark.grid import Composer, LeftOut, choices, load_grid, parse_only
 from benchmark.machine import Machine
@@ -134,9 +134,12 @@ def plan_cells(store: Store, registry: Registry, machine: Machine, cell_ids: Seq
     """Cells that a run has written before, by id.
 
     Raises:
-        ConfigError: for an id that the results folder does not have.
+        ConfigError: for an id that the results folder does not have, and for a cell of a plug-in that is not at hand.
     """
     cells = {name: Cell.read(store.cell(name).config) for name in cell_ids}
+    for cell in cells.values():
+        for kind in NAMED:
+            registry.entry(kind, cell.config[kind]["name"])
     return Plan(cells, store, registry, machine, [])
 
 

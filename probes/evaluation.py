@@ -171,8 +171,8 @@ def scores(table: pd.DataFrame, space: FactorSpace, train: tuple[Composition, ..
 
     For each mode and judge present, with the prefixes of both (``strict_drawn_``; none for centre and probe):
     ``comp_C`` is the share of samples with all factors right, ``levelK`` its unweighted mean over the level's
-    compositions, ``factor_F`` the share with that one right. Where a judge measures or rejects, also ``error_F``, the mean absolute
-    error of F's values over accepted samples (in the values' units), ``accepted``, and ``rejected_REASON``.
+    compositions, ``factor_F`` the share with that one right. Where a judge measures or rejects, also ``error_F``, the
+    mean absolute error of F's values over accepted samples (in the values' units), ``accepted``, ``rejected_REASON``.
     """
     result: dict[str, float] = {}
     for (judge, mode), rows in table.groupby(["judge", "mode"], sort=False):

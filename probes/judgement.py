@@ -18,10 +18,11 @@ class Reason(IntEnum):
     NO_OBJECT = 2
     TWO_OBJECTS = 3
     WRONG_COLOURS = 4  # colours that lie on no line between the background and the object
-    COLOUR_BETWEEN_CLASSES = 5
-    OFF_CENTRE = 6
-    SIZE_BETWEEN_CLASSES = 7
-    SHAPE_UNCLEAR = 8
+    BLURRED = 5
+    COLOUR_BETWEEN_CLASSES = 6
+    OFF_CENTRE = 7
+    SIZE_BETWEEN_CLASSES = 8
+    SHAPE_UNCLEAR = 9
 
     @property
     def words(self) -> str:

@@ -62,6 +62,7 @@ class Thresholds:
     contrast: float = 0.45  # least distance between object and background, in RGB
     second_object: float = 0.12  # area of the next largest blob over that of the smallest class
     stray: float = 0.30  # off-line colour over the whole image, in units of the object's area
+    softness: float = 4.5  # partial coverage, over that of the template; 3.5 is a blur of one pixel
     colour_slack: float = 0.6  # how far past the jitter a colour may lie, towards half way to the next class
     size_slack: float = 0.5  # the same for the radius
     position_slack: float = 0.1  # how far past the jitter a centre may lie, over the image's side
@@ -127,6 +128,7 @@ class StrictShapes2D:
             "contrast": contrast,
             "second_object": second / (math.pi * self.radii.min() ** 2),
             "stray": stray.sum((1, 2)) / area,
+            "softness": of_best("softness"),
             "red": red,
             "green": green,
             "blue": blue,
@@ -144,7 +146,7 @@ class StrictShapes2D:
         return picked.median(-1).values
 
     def _fit(self, shape: str, coverage: Tensor) -> dict[str, Tensor]:
-        """Align a template by its moments, then compare: radius, x, y in pixels and overlap in [0, 1], (B,) each.
+        """Align a template by its moments, then compare: radius, x, y in pixels, overlap and softness, (B,) each.
 
         Area and centroid alone would be biased where the frame cuts a shape; matching those of the template, which the
         frame cuts alike, is not.
@@ -158,7 +160,8 @@ class StrictShapes2D:
             centre_x, centre_y = centre_x + x - template_x, centre_y + y - template_y
             template = self.template(shape, radius, centre_x, centre_y)
         overlap = intersection_over_union(sharpened(template), sharpened(coverage))
-        return {"radius": radius, "x": centre_x, "y": centre_y, "overlap": overlap}
+        softness = partial(coverage) / partial(template).clamp_min(1e-6)
+        return {"radius": radius, "x": centre_x, "y": centre_y, "overlap": overlap, "softness": softness}
 
     def template(self, shape: str, radius: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Coverage (B, H, W) of a shape as real images have it; radius and centre (B,) in pixels, y down."""
@@ -179,6 +182,7 @@ class StrictShapes2D:
             Reason.NO_OBJECT: measured["contrast"] < limits.contrast,
             Reason.TWO_OBJECTS: measured["second_object"] > limits.second_object,
             Reason.WRONG_COLOURS: measured["stray"] > limits.stray,
+            Reason.BLURRED: measured["softness"] > limits.softness,
             Reason.COLOUR_BETWEEN_CLASSES: colour_distance > self.colour_tolerance,
             Reason.OFF_CENTRE: off_centre > self.reach,
             Reason.SIZE_BETWEEN_CLASSES: size_distance > self.size_tolerance,
@@ -230,6 +234,11 @@ def split_coverage(difference: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
     stray = (rest.square().sum(1) / square).sqrt()
     floor = 0.1  # below it is noise, which would add up over the background
     return coverage.masked_fill(coverage < floor, 0.0), stray.masked_fill(stray < floor, 0.0)
+
+
+def partial(coverage: Tensor) -> Tensor:
+    """How much of (B, H, W) is neither inside nor outside, (B,): the length of the outline times its width."""
+    return (coverage * (1 - coverage)).sum((1, 2))
 
 
 def sharpened(coverage: Tensor) -> Tensor:

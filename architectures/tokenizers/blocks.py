@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GROUPS = 32  # of every normalisation; hence the rule on widths
 MIDDLES = {"attention": (True, True), "blocks": (True, False), "none": (False, False)}  # residual blocks?, attention?
 
 
@@ -25,6 +24,7 @@ class AutoencoderConfig:
     multipliers: list[int] = field(default_factory=lambda: [1, 2, 4])  # width of each level over `width`; LDM f4 `ch_mult`
     blocks: int = 2  # residual blocks a level in the encoder, one more in the decoder; LDM `num_res_blocks`
     attention: list[int] = field(default_factory=list)  # heights of feature maps with self-attention; LDM f4 has none
+    groups: int = 32  # of GroupNorm; 32 as published. Fewer in narrow networks: a channel normalised alone loses its contrast
     middle: str = "attention"  # at the lowest resolution: "attention" (as published), "blocks" alone or "none"
 
     @property
@@ -36,16 +36,16 @@ class AutoencoderConfig:
         """Tokens per side for images (C, H, W); raises ValueError, with `key` in front of field names, if none fits."""
         if self.middle not in MIDDLES:
             raise ValueError(f"{key}.middle={self.middle!r} is unknown: use one of {', '.join(MIDDLES)}.")
-        if min([self.channels, self.patch, self.width, self.blocks, *(self.multipliers or [0])]) < 1:
+        if min([self.channels, self.patch, self.width, self.blocks, self.groups, *(self.multipliers or [0])]) < 1:
             raise ValueError(
-                f"{key}: channels, patch, width, blocks and every one of multipliers must be 1 or more, "
+                f"{key}: channels, patch, width, blocks, groups and every one of multipliers must be 1 or more, "
                 f"and multipliers needs an entry a level."
             )
-        wrong = [self.width * multiplier for multiplier in self.multipliers if self.width * multiplier % GROUPS]
-        if self.width % GROUPS or wrong:
+        wrong = [self.width * multiplier for multiplier in self.multipliers if self.width * multiplier % self.groups]
+        if self.width % self.groups or wrong:
             raise ValueError(
                 f"{key}.width={self.width} with {key}.multipliers={list(self.multipliers)} gives a level of "
-                f"{(wrong or [self.width])[0]} channels: GroupNorm needs multiples of {GROUPS}."
+                f"{(wrong or [self.width])[0]} channels: GroupNorm needs multiples of {key}.groups={self.groups}."
             )
         sides = image_shape[-2:]
         if any(side % self.downsampling for side in sides):
@@ -59,11 +59,11 @@ class AutoencoderConfig:
 class ResidualBlock(nn.Module):
     """(B, C_in, H, W) -> (B, C_out, H, W); norm, swish, convolution, twice, plus a skip (1x1 where channels change)."""
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = normalisation(channels_in)
+        self.norm1 = normalisation(channels_in, groups)
         self.conv1 = convolution(channels_in, channels_out)
-        self.norm2 = normalisation(channels_out)
+        self.norm2 = normalisation(channels_out, groups)
         self.conv2 = convolution(channels_out, channels_out)
         self.skip = nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
 
@@ -76,9 +76,9 @@ class ResidualBlock(nn.Module):
 class SelfAttention(nn.Module):
     """(B, C, H, W) -> the same: single-head attention over positions, with a skip."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = normalisation(channels)
+        self.norm = normalisation(channels, groups)
         self.query, self.key, self.value, self.project = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,9 +122,9 @@ class Encoder(nn.Sequential):
             if level > 0:
                 layers.append(Downsample(width))
                 height //= 2
-            layers += stage(width, config.width * multiplier, config.blocks, height in config.attention)
+            layers += stage(width, config.width * multiplier, config.blocks, height in config.attention, config.groups)
             width = config.width * multiplier
-        super().__init__(*layers, *middle(width, config.middle), *head(width, outputs))
+        super().__init__(*layers, *middle(width, config), *head(width, outputs, config.groups))
 
 
 class Decoder(nn.Sequential):
@@ -132,42 +132,43 @@ class Decoder(nn.Sequential):
 
     def __init__(self, config: AutoencoderConfig, image_shape: tuple[int, ...], inputs: int) -> None:
         height, width = image_shape[1] // config.downsampling, config.width * config.multipliers[-1]
-        layers = [convolution(inputs, width), *middle(width, config.middle)]
+        layers = [convolution(inputs, width), *middle(width, config)]
         for level, multiplier in reversed(list(enumerate(config.multipliers))):
-            layers += stage(width, config.width * multiplier, config.blocks + 1, height in config.attention)
+            layers += stage(width, config.width * multiplier, config.blocks + 1, height in config.attention, config.groups)
             width = config.width * multiplier
             if level > 0:
                 layers.append(Upsample(width))
                 height *= 2
-        super().__init__(*layers, *head(width, image_shape[0] * config.patch**2), nn.PixelShuffle(config.patch))
+        super().__init__(*layers, *head(width, image_shape[0] * config.patch**2, config.groups), nn.PixelShuffle(config.patch))
 
 
-def stage(channels_in: int, channels_out: int, blocks: int, attention: bool) -> list[nn.Module]:
+def stage(channels_in: int, channels_out: int, blocks: int, attention: bool, groups: int) -> list[nn.Module]:
     """The layers of one level."""
     layers: list[nn.Module] = []
     for index in range(blocks):
-        layers.append(ResidualBlock(channels_out if index else channels_in, channels_out))
+        layers.append(ResidualBlock(channels_out if index else channels_in, channels_out, groups))
         if attention:
-            layers.append(SelfAttention(channels_out))
+            layers.append(SelfAttention(channels_out, groups))
     return layers
 
 
-def middle(channels: int, kind: str) -> list[nn.Module]:
+def middle(channels: int, config: AutoencoderConfig) -> list[nn.Module]:
     """The layers at the lowest resolution: a key of MIDDLES."""
-    blocks, attention = MIDDLES[kind]
+    groups = config.groups
+    blocks, attention = MIDDLES[config.middle]
     if not blocks:
         return []
-    between = [SelfAttention(channels)] if attention else []
-    return [ResidualBlock(channels, channels), *between, ResidualBlock(channels, channels)]
+    between = [SelfAttention(channels, groups)] if attention else []
+    return [ResidualBlock(channels, channels, groups), *between, ResidualBlock(channels, channels, groups)]
 
 
-def head(channels: int, outputs: int) -> list[nn.Module]:
+def head(channels: int, outputs: int, groups: int) -> list[nn.Module]:
     """The last layers of either half."""
-    return [normalisation(channels), nn.SiLU(), convolution(channels, outputs)]
+    return [normalisation(channels, groups), nn.SiLU(), convolution(channels, outputs)]
 
 
-def normalisation(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+def normalisation(channels: int, groups: int) -> nn.GroupNorm:
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def convolution(channels_in: int, channels_out: int) -> nn.Conv2d:

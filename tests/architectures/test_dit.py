@@ -13,6 +13,9 @@ from architectures.masking import SamplingConfig
 from architectures.transformer import TrunkConfig, sincos_position, timestep_embedding
 
 
+LATENTS = torch.randn(8, 9, 4, generator=torch.Generator().manual_seed(0))
+
+
 @pytest.fixture
 def build(make_context, perturb):
     """A small model, by default with every weight moved, so that zero-initialised ones hide nothing."""
@@ -23,9 +26,6 @@ def build(make_context, perturb):
         return model if fresh else perturb(model)
 
     return make
-
-
-LATENTS = torch.randn(8, 9, 4, generator=torch.Generator().manual_seed(0))
 
 
 def published_weights(g: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

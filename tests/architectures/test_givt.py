@@ -187,6 +187,8 @@ def test_one_batch_is_overfitted_and_sampled(context, conditions, seeded, train)
 
 
 def test_wrong_settings_are_refused(context):
+    with pytest.raises(ValueError, match="decode_steps=7 exceeds the 6 tokens"):
+        build(context(sampling=SamplingConfig(decode_steps=7)))
     with pytest.raises(ValueError, match=r"guidance=2\.0 must be 1"):
         build(context(sampling=SamplingConfig(decode_steps=3, guidance=2.0)))
     for settings in ({"mixtures": 0}, {"std_floor": 0.0}, {"mean_spread": -1.0}):

@@ -140,6 +140,8 @@ def test_one_batch_is_overfitted_and_sampled(context, conditions, seeded, train,
 
 
 def test_wrong_settings_are_refused(context):
+    with pytest.raises(ValueError, match="decode_steps=7 exceeds the 6 tokens"):
+        build(context(sampling=SamplingConfig(decode_steps=7)))
     with pytest.raises(ValueError, match="use tokenizer=vq"):
         build(context(codebook=None))
     with pytest.raises(ValueError, match="use codes or latents"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import ROOT, commands, launch
+from benchmark.cell import Cell
 from benchmark.cli import build_parser, main, split_tokens
 from benchmark.config import Override
 
@@ -164,6 +165,7 @@ def launched(monkeypatch, results):
         return 1 if any("-givt-" in name for name in cell_ids) else 0
 
     monkeypatch.setattr(launch, "run_cells", run_cells)
+    monkeypatch.setattr(Cell, "fingerprint", lambda self, registry: "today's")
     return asked
 
 
@@ -208,11 +210,14 @@ def test_a_cell_is_run_from_what_was_written(results, launched):
     assert launched[1]["cells"] == [name]
 
 
-def test_workers_get_the_plugins(results, launched, tmp_path):
+def test_workers_get_the_plugins(capsys, results, launched, tmp_path):
     plugin = tmp_path / "toy.py"
     plugin.write_text((ROOT / "architectures" / "dit.py").read_text().replace('"dit"', '"toy"'))
     assert main(run(results, "--only", "architecture=toy", "--plugin", str(plugin))) == 0
+    capsys.readouterr()
     assert launched[0]["extra_args"] == ["--plugin", str(plugin)]
+    (name,) = launched[0]["cells"]
+    assert "no architecture 'toy'" in fails(capsys, "run", "--cell", name, "--results", str(results))
 
 
 def test_evaluate_takes_only_what_can_change_after_training(capsys, results, launched):

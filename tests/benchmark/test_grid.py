@@ -163,8 +163,9 @@ def test_a_tokenizer_trained_on_the_split_depends_on_it():
     assert one.tokenizer_key != other.tokenizer_key
 
 
-def test_a_written_config_makes_the_same_cell(tmp_path):
-    one = cell(architecture="maskgit-jepa")
+@pytest.mark.parametrize("overrides", [(), ("seeds.data=012", "split.train=000,011", "optimiser.lr=1e-7")])
+def test_a_written_config_makes_the_same_cell(tmp_path, overrides):
+    one = cell(*overrides, architecture="maskgit-jepa")
     path = tmp_path / one.id / "config.yaml"
     one.write(path)
     assert Cell.read(path).id == one.id and Cell.read(path).config == one.config
