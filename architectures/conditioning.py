@@ -76,6 +76,9 @@ class ConditionEmbedder(nn.Module):
     (initialised to 0, as in paper A's public predecessor code).
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, space: FactorSpace, config: ConditioningConfig, width: int) -> None:
         super().__init__()
         self.config = config
@@ -95,8 +98,10 @@ class ConditionEmbedder(nn.Module):
             self.centres.append(nn.Parameter((table - self.shift[piece]) / self.scale[piece], requires_grad=False))
             self.nulls.append(nn.Parameter(torch.zeros(factor.dim)))
 
-        sizes = [count + 1 if as_class else factor.dim for factor, count, as_class in
-                 zip(space.factors, self.class_counts, self.categorical, strict=True)]
+        sizes = [
+            count + 1 if as_class else factor.dim
+            for factor, count, as_class in zip(space.factors, self.class_counts, self.categorical, strict=True)
+        ]
         if config.embedder == "joint":
             self.embedders = nn.ModuleList([mlp(sum(sizes), width)])
         else:
@@ -104,9 +109,9 @@ class ConditionEmbedder(nn.Module):
                 nn.Linear(size, width, bias=False) if as_class else mlp(size, width)
                 for size, as_class in zip(sizes, self.categorical, strict=True)
             )
-            for table in self.embedders:
-                if isinstance(table, nn.Linear):
-                    nn.init.normal_(table.weight, std=0.02)
+            for embedder in self.embedders:
+                if isinstance(embedder, nn.Linear):
+                    nn.init.normal_(embedder.weight, std=0.02)
 
     def forward(self, condition: Condition) -> Tensor:
         inputs = [self._factor_input(condition, index) for index in range(len(self.class_counts))]

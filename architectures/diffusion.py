@@ -234,9 +234,7 @@ class GaussianProcess(DiffusionProcess):
         first = -row_mean(discretised_log_likelihood(x0, belief.mean, belief.log_variance / 2))
         return mse, torch.where(t == 0, first, divergence) / math.log(2)
 
-    def reverse(
-        self, output: Tensor, x: Tensor, index: Tensor, tables: DiffusionTables, clip: bool = True
-    ) -> Reverse:
+    def reverse(self, output: Tensor, x: Tensor, index: Tensor, tables: DiffusionTables, clip: bool = True) -> Reverse:
         """p(x_{t-1} | x_t) from the network's output; `index` (R,) counts in `tables`."""
         output = output.float()
         predicted, fraction = output[..., : x.shape[-1]], (output[..., x.shape[-1] :] + 1) / 2

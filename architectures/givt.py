@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
-from architectures.masking import decode, decode_table, gumbel_noise, loss_mask, masked_mean, sample_mask
+from architectures.masking import (
+    decode,
+    decode_table,
+    gumbel_noise,
+    loss_mask,
+    masked_mean,
+    mean_loss_share,
+    sample_mask,
+)
 from architectures.transformer import xavier_init
 
 LOG_2PI = math.log(2 * math.pi)
@@ -126,6 +134,9 @@ class GIVT(GenerativeModel):
         at_floor = (mixture.stds.detach() <= self.config.std_floor).float().mean((-1, -2, -3))  # (B, N)
         logs = {"nll_per_dim": loss.detach() / latents.shape[-1], "std_at_floor": masked_mean(at_floor, mask)}
         return loss, logs
+
+    def target_share(self) -> float:
+        return mean_loss_share(self.context.tokens, self.context.masking)
 
     def sample(self, condition: Condition, generator: torch.Generator) -> Tensor:
         sampling = self.context.sampling

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
 from architectures.diffusion import Network, guide_prediction, make_process
-from architectures.masking import decode, decode_table, loss_mask, masked_mean, sample_mask
+from architectures.masking import decode, decode_table, loss_mask, masked_mean, mean_loss_share, sample_mask
 from architectures.transformer import TimestepEmbedder, modulate, xavier_init
 
 
@@ -127,6 +127,9 @@ class MAR(GenerativeModel):
         loss = self.process.loss(lambda x, t: self.head(x, t, state), x0.repeat(repeats, 1), generator)
         return loss.view(repeats, -1).mean(0)
 
+    def target_share(self) -> float:
+        return mean_loss_share(self.context.tokens, self.context.masking)
+
     def sample(self, condition: Condition, generator: torch.Generator) -> Tensor:
         settings, channels = self.context.sampling, self.context.channels
         table = decode_table(self.context.tokens, settings.decode_steps, settings.schedule)
@@ -153,9 +156,7 @@ class MAR(GenerativeModel):
         if guidance == 1:
             return lambda x, t: self.head(x, t, conditional)
         null, channels = state(condition.absent()), self.context.channels
-        return lambda x, t: guide_prediction(
-            self.head(x, t, conditional), self.head(x, t, null), guidance, channels
-        )
+        return lambda x, t: guide_prediction(self.head(x, t, conditional), self.head(x, t, null), guidance, channels)
 
     def guidance_at(self, masked_after: int) -> float:
         """Guidance scale of the step that leaves so many tokens masked; linear reaches the full scale at the last."""

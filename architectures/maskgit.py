@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
-from architectures.masking import decode, decode_table, guide, gumbel_noise, loss_mask, masked_mean, sample_mask
+from architectures.masking import (
+    decode,
+    decode_table,
+    guide,
+    gumbel_noise,
+    loss_mask,
+    masked_mean,
+    mean_loss_share,
+    sample_mask,
+)
 from architectures.transformer import xavier_init
 
 
@@ -74,6 +83,9 @@ class MaskGIT(GenerativeModel):
         hidden, _ = self.states(latents, mask, condition)
         loss, logs = self.code_loss(hidden, latents, mask)
         return loss, logs
+
+    def target_share(self) -> float:
+        return mean_loss_share(self.context.tokens, self.context.masking)
 
     def sample(self, condition: Condition, generator: torch.Generator) -> Tensor:
         sampling = self.context.sampling

@@ -99,6 +99,12 @@ def loss_mask(mask: Tensor, config: MaskingConfig) -> Tensor:
     return mask if config.loss_on == "masked" else torch.ones_like(mask)
 
 
+def mean_loss_share(tokens: int, config: MaskingConfig) -> float:
+    """Share of tokens that carry the loss, on average over masks (.64 for the cosine law)."""
+    masks = sample_mask(4096, tokens, config, torch.Generator().manual_seed(0))
+    return float(loss_mask(masks, config).float().mean())
+
+
 def masked_mean(per_token: Tensor, mask: Tensor) -> Tensor:
     """Mean of (B, N) over the True tokens of each sample, then over samples; 0-d float32.
 

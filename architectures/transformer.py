@@ -37,16 +37,19 @@ class TrunkConfig:
 class Trunk(nn.Module):
     """Tokens (B, N, D) and a condition vector (B, D) to hidden states (B, N, D)."""
 
+    position: Tensor
+
     def __init__(self, config: TrunkConfig, grid: Sequence[int], extra_tokens: int = 0) -> None:
         super().__init__()
         self.extra_tokens = extra_tokens
         self.register_buffer("position", sincos_position(grid, config.width), persistent=False)  # (N, D)
         if extra_tokens:
             self.extra_position = nn.Parameter(torch.randn(extra_tokens, config.width) * 0.02)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        blocks = [Block(config) for _ in range(config.depth)]
+        self.blocks = nn.ModuleList(blocks)
         self.final_modulation = nn.Linear(config.width, 2 * config.width)
         self.apply(xavier_init)
-        for modulation in (self.final_modulation, *(block.modulation for block in self.blocks)):
+        for modulation in (self.final_modulation, *(block.modulation for block in blocks)):
             nn.init.zeros_(modulation.weight)
 
     def forward(
@@ -127,8 +130,9 @@ class TimestepEmbedder(nn.Module):
     def __init__(self, width: int, frequencies: int = 256) -> None:
         super().__init__()
         self.frequencies = frequencies
-        self.net = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
-        for layer in (self.net[0], self.net[2]):
+        first, second = nn.Linear(frequencies, width), nn.Linear(width, width)
+        self.net = nn.Sequential(first, nn.SiLU(), second)
+        for layer in (first, second):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 

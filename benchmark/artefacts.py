@@ -18,13 +18,13 @@ from torch import Tensor
 
 from architectures.tokenizers.base import Tokenizer, psnr
 from benchmark.cell import Cell
-from benchmark.config import instantiate, section_class
+from benchmark.config import instantiate
 from benchmark.files import write_json
 from benchmark.fit import Watch, fit
 from benchmark.registry import Registry
 from benchmark.store import Request, Store
 from datasets.base import CompositionalDataModule, ImageSet
-from datasets.factors import Composition, resolve_split, seed_for
+from datasets.factors import Composition, SplitConfig, resolve_split, seed_for
 from datasets.latents import LatentSet
 from probes.evaluation import accuracy, judge_prefix
 from probes.judgement import Judge
@@ -45,16 +45,15 @@ class Artefacts:
         self.config = cell.config
         self.device = torch.device(self.config["trainer"]["device"])
 
-    def part(self, kind: str) -> tuple[type, Any]:
+    def part(self, kind: str) -> tuple[Any, Any]:
         """The class that the cell selects of a kind, and its config."""
         entry = self.registry.entry(kind, self.config[kind]["name"])
-        cls = entry.load()
+        cls: Any = entry.load()
         return cls, instantiate(cls.config_class, self.config[kind])
 
     @cached_property
     def train_compositions(self) -> tuple[Composition, ...]:
-        split = instantiate(section_class("datasets.factors", "SplitConfig"), self.config["split"])
-        return resolve_split(split, self.data.space)
+        return resolve_split(instantiate(SplitConfig, self.config["split"]), self.data.space)
 
     # Images -----------------------------------------------------------------------------------------------------------
 

@@ -34,8 +34,9 @@ class Cell:
     @cached_property
     def setting(self) -> str:
         """Hash of the config without its seeds: what the replicates of a setting share."""
-        seeds = ("seed", "seeds")
-        return stable_hash({key: value for key, value in hashed_part(self.config).items() if key not in seeds})
+        parts = {key: value for key, value in hashed_part(self.config).items() if key not in ("seed", "seeds")}
+        parts["follow"] = sorted(kind for kind, seed in self.config["seeds"].items() if seed == "follow")
+        return stable_hash(parts)
 
     @property
     def dataset(self) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.config import ConfigError, Override, nearest
+from benchmark.files import DiskFull, NoHardLinks
 
-WRONG_INPUT = 2  # the other exit codes are those of the launcher: 0, 1 and 75
+NOT_OK, WRONG_INPUT = 1, 2  # the other exit codes are those of the launcher: 0, 1 and 75
 EPILOG = """\
 examples:
   python -m benchmark run                                      every architecture, sized for this machine
@@ -87,6 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
     for command in ("status", "plan"):
         _add_format(commands.choices[command])
     _add_format(leaderboard)
+    leaderboard.add_argument(
+        "--contrasts", action="store_true", help="the contrasts of configs/contrasts.yaml, decided"
+    )
     return parser
 
 
@@ -125,6 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {str(error).rstrip('.')}.".replace("?.", "?"), file=sys.stderr)
         return WRONG_INPUT
+    except (DiskFull, NoHardLinks) as error:
+        print(f"error: {error}.", file=sys.stderr)
+        return NOT_OK
     except SystemExit as end:  # argparse's own: --help, or what it found wrong
         return int(end.code or 0)
     except BrokenPipeError:  # `plan | head`

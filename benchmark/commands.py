@@ -83,7 +83,11 @@ def leaderboard(arguments: argparse.Namespace, tokens: Tokens) -> int:
     check_writable(arguments.results)
     form = _form(arguments.format) if arguments.format else ""
     rows = rebuild(Store(arguments.results))
-    if form:
+    if arguments.contrasts:
+        from benchmark.contrasts import contrast_table, markdown
+
+        _say(markdown(contrast_table(rows)))
+    elif form:
         _say(render(rows, columns(rows), form))
     elif rows:
         _say(render(rows, SHOWN, "md"), f"-> {arguments.results}/leaderboard.csv and summary.csv")
@@ -224,6 +228,13 @@ def _worker_options(arguments: argparse.Namespace) -> list[str]:
     """Options that every worker gets as they were given here."""
     options = [part for path in arguments.plugin for part in ("--plugin", str(path.resolve()))]
     return [*options, "--allow-different-hardware"] if arguments.allow_different_hardware else options
+
+
+def _draw(store: Store, rows: list[Row]) -> None:
+    """The pictures beside the tables; matplotlib is imported here, where a second does not matter."""
+    from benchmark.plots import write_plots
+
+    write_plots(store.results, rows)
 
 
 def _all_ok(plan: Plan) -> int:

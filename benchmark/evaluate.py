@@ -133,7 +133,9 @@ def evaluate_again(cell: Cell, config: Mapping[str, Any], store: Store, registry
     paths = store.cell(cell.id)
     weights = average_path(paths.checkpoints, cell.config["trainer"]["max_steps"])
     if not weights.exists():
-        raise ConfigError(f"{cell.id} has not finished training; run it first: python -m benchmark run --cell {cell.id}")
+        raise ConfigError(
+            f"{cell.id} has not finished training; run it first: python -m benchmark run --cell {cell.id}"
+        )
     lease = store.cell_lease(cell.id, blocking=True)
     if lease is None:
         raise ConfigError(f"{cell.id} is being worked on; wait for it to end")

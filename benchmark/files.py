@@ -19,6 +19,10 @@ class DiskFull(RuntimeError):
     """The disk is full or a quota is used up; the message says which folder and what to do."""
 
 
+class NoHardLinks(RuntimeError):
+    """The file system cannot link files (some cloud drives and memory cards cannot)."""
+
+
 @contextmanager
 def full_disk_explained(path: Path) -> Iterator[None]:
     """Turn the operating system's "no space left" into one sentence about `path`.

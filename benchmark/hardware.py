@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,9 @@ def revision() -> str:
 
 def hardware() -> dict[str, Any]:
     """The machine and the versions that a result was made with."""
-    versions = {name: sys.modules[name].__version__ for name in ("torch", "lightning") if name in sys.modules}
+    versions: dict[str, Any] = {
+        name: sys.modules[name].__version__ for name in ("torch", "lightning") if name in sys.modules
+    }
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     return {
         "device": device,
@@ -42,7 +45,7 @@ def hardware() -> dict[str, Any]:
 def cpu_name() -> str:
     """Model of the processor as the system names it."""
     try:
-        lines = open("/proc/cpuinfo", encoding="utf-8").read().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

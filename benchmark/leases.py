@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 from flufl.lock import SEP, Lock, NotLockedError, TimeOutError
 
-from benchmark.files import ASIDE, full_disk_explained, read_json, write_json
+from benchmark.files import ASIDE, NoHardLinks, full_disk_explained, read_json, write_json
 
 LIFETIME = 300  # seconds without a refresh after which anybody may break a lease
 REFRESH_EVERY = 30.0  # seconds between two touches of the disk, however often refresh() is called
@@ -35,10 +35,6 @@ logging.getLogger("flufl.lock").setLevel(logging.CRITICAL)  # it logs a lease th
 
 class LeaseLost(RuntimeError):
     """Somebody else broke the lease, because it had not been refreshed for its lifetime."""
-
-
-class NoHardLinks(RuntimeError):
-    """The file system cannot link files (some cloud drives and memory cards cannot)."""
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from architectures.base import Context, GenerativeModel
-from architectures.conditioning import Condition
+from architectures.base import Context, GenerativeModel, OptimiserConfig
+from architectures.conditioning import Condition, ConditioningConfig
+from architectures.diffusion import DiffusionConfig
+from architectures.masking import MaskingConfig, SamplingConfig
+from architectures.transformer import TrunkConfig
 from benchmark.artefacts import Artefacts
-from benchmark.config import SECTIONS, instantiate, section_class
+from benchmark.config import instantiate
 from datasets.factors import seed_for
 from datasets.latents import LatentBatches
 
 VALIDATION_BATCH = 512  # held-out latents behind the validation loss, the same at every evaluation
 DECODE_BATCH = 512  # images decoded at once
-SHARED = ("trunk", "conditioning", "diffusion", "masking", "sampling", "optimiser")  # what a ladder holds fixed
+SHARED: dict[str, type] = {  # what a ladder holds fixed
+    "trunk": TrunkConfig,
+    "conditioning": ConditioningConfig,
+    "diffusion": DiffusionConfig,
+    "masking": MaskingConfig,
+    "sampling": SamplingConfig,
+    "optimiser": OptimiserConfig,
+}
 
 
 def build_model(artefacts: Artefacts) -> GenerativeModel:
     """The architecture with its initial weights, a function of the cell's config and seed, on its device."""
     cls, config = artefacts.part("architecture")
-    shared = {name: instantiate(section_class(*SECTIONS[name]), artefacts.config[name]) for name in SHARED}
+    shared: dict[str, Any] = {
+        name: instantiate(config_class, artefacts.config[name]) for name, config_class in SHARED.items()
+    }
     context = Context(
         space=artefacts.data.space,
         grid=tuple(artefacts.tokenizer.grid),

@@ -138,8 +138,8 @@ class CellRun:
         )
         keep = KeepAverages(self.paths.checkpoints, log_spaced(trainer["keep_checkpoints"], steps))
         self.check_hardware()
-        if trainer["compile"] and hasattr(model, "trunk"):
-            model.trunk.compile()
+        if trainer["compile"] and isinstance(trunk := getattr(model, "trunk", None), torch.nn.Module):
+            trunk.compile()  # in place: the names in checkpoints stay
         fit(
             model,
             models.training_batches(artefacts).batch,
@@ -170,7 +170,10 @@ class CellRun:
     def ceilings(self) -> dict[str, Any]:
         """What judges and tokenizer reach on real images: beside every share it bounds, never divided by."""
         ceiling = self.artefacts.ceiling
-        return {**ceiling, **evaluate.level_means(ceiling, self.artefacts.data.space, self.artefacts.train_compositions)}
+        return {
+            **ceiling,
+            **evaluate.level_means(ceiling, self.artefacts.data.space, self.artefacts.train_compositions),
+        }
 
     def end(self, state: str, reason: str, measured: dict[str, Any], model: GenerativeModel | None = None) -> Record:
         """The record: identity, what was measured, on what, by which sources."""

@@ -52,6 +52,18 @@ class Shapes2DConfig:
     def shapes(self) -> tuple[str, ...]:
         return SHAPES if self.square else SHAPES[:2]
 
+    @property
+    def space(self) -> FactorSpace:
+        """Shape, colour and size, in digit order."""
+        radii = ((self.radius_large,), (self.radius_small,))
+        return FactorSpace(
+            (
+                Factor("shape", self.shapes),
+                Factor("colour", tuple(COLOURS), tuple(COLOURS.values())),
+                Factor("size", ("large", "small"), radii),
+            )
+        )
+
     def validate(self) -> None:
         """Refuse what cannot be drawn or judged.
 
@@ -104,14 +116,7 @@ class Shapes2D(CompositionalDataModule):
 
     @property
     def space(self) -> FactorSpace:
-        radii = ((self.config.radius_large,), (self.config.radius_small,))
-        return FactorSpace(
-            (
-                Factor("shape", self.config.shapes),
-                Factor("colour", tuple(COLOURS), tuple(COLOURS.values())),
-                Factor("size", ("large", "small"), radii),
-            )
-        )
+        return self.config.space
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

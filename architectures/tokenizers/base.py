@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from architectures.tokenizers.blocks import AutoencoderConfig, Decoder, Encoder, to_features
@@ -18,19 +19,22 @@ T = TypeVar("T", bound="type[Tokenizer]")
 
 @dataclass
 class TokenizerConfig(AutoencoderConfig):
-    """Shape and training of a tokenizer; `train_on`, `batch_size` and `precision` are read by whoever feeds it."""
+    """Shape and training of a tokenizer; `train_on` and `batch_size` are read by whoever feeds it."""
 
     reconstruction: str = "l1"  # pixel loss: "l1" (LDM, VQGAN) or "l2"
-    train_on: str = "all"  # compositions it sees: "all", so that it cannot be what fails, or "train" (the split); science.md 6
+    train_on: str = (
+        "all"  # compositions it sees: "all", so that it cannot be what fails, or "train" (the split); science.md 6
+    )
     batch_size: int = 256  # images a step
     max_steps: int = 50_000  # of the optimiser; the cosine decay ends here
     learning_rate: float = 1e-4  # peak of AdamW's rate; MAR's KL-16
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # AdamW's; .5 and .9 in LDM, where a GAN asks for it
+    betas: list[float] = field(
+        default_factory=lambda: [0.9, 0.99]
+    )  # AdamW's; .5 and .9 in LDM, where a GAN asks for it
     weight_decay: float = 0.0  # AdamW's, on convolution weights only; none in LDM
     warmup_steps: int = 500  # the rate rises linearly over them
     final_rate: float = 0.01  # rate at the end over the peak
     clip: float = 1.0  # largest norm of the gradient
-    precision: str = "bf16-mixed"  # of convolutions; losses, latents and quantisation stay float32
 
 
 def tokenizer(name: str, config_class: type[TokenizerConfig]) -> Callable[[T], T]:
@@ -63,12 +67,15 @@ class Tokenizer(LightningModule):
         self.image_shape = tuple(image_shape)
         self.grid = config.grid(self.image_shape, f"tokenizer.{self.name}")
         if config.reconstruction not in ("l1", "l2"):
-            raise ValueError(f"tokenizer.{self.name}.reconstruction={config.reconstruction!r} is unknown: use l1 or l2.")
+            raise ValueError(
+                f"tokenizer.{self.name}.reconstruction={config.reconstruction!r} is unknown: use l1 or l2."
+            )
         features = self.statistics * config.channels
         self.encoder = Encoder(config, self.image_shape, features)
         self.to_latent = nn.Conv2d(features, features, 1)
         self.from_latent = nn.Conv2d(config.channels, config.channels, 1)
         self.decoder = Decoder(config, self.image_shape, config.channels)
+        self.last_logs: dict[str, Tensor] = {}  # of the latest step, on the device
 
     @property
     def channels(self) -> int:
@@ -115,17 +122,21 @@ class Tokenizer(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         loss, logs = self.loss(batch["image"], batch["generator"])
-        self.log_dict({"loss": loss.detach(), **logs})
+        self.last_logs = {"loss": loss.detach(), **logs}
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; a rate that rises linearly and falls along half a cosine."""
         config = self.config
         decayed = [p for name, p in self.named_parameters() if p.ndim == 4]
         others = [p for name, p in self.named_parameters() if p.ndim != 4]  # biases, norms, codebook
-        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(
-            groups, config.learning_rate, tuple(config.betas), weight_decay=config.weight_decay, fused=True
+            groups,
+            config.learning_rate,
+            (config.betas[0], config.betas[1]),
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, config))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -21,10 +21,14 @@ class AutoencoderConfig:
     channels: int = 8  # latent channels a token; laptop.md
     patch: int = 1  # pixels folded into channels per side, ahead of the network; 1 as published
     width: int = 128  # channels of the first level; LDM `ch`
-    multipliers: list[int] = field(default_factory=lambda: [1, 2, 4])  # width of each level over `width`; LDM f4 `ch_mult`
+    multipliers: list[int] = field(
+        default_factory=lambda: [1, 2, 4]
+    )  # width of each level over `width`; LDM f4 `ch_mult`
     blocks: int = 2  # residual blocks a level in the encoder, one more in the decoder; LDM `num_res_blocks`
     attention: list[int] = field(default_factory=list)  # heights of feature maps with self-attention; LDM f4 has none
-    groups: int = 32  # of GroupNorm; 32 as published. Fewer in narrow networks: a channel normalised alone loses its contrast
+    groups: int = (
+        32  # of GroupNorm; 32 as published. Fewer in narrow networks: a channel normalised alone loses its contrast
+    )
     middle: str = "attention"  # at the lowest resolution: "attention" (as published), "blocks" alone or "none"
 
     @property
@@ -134,12 +138,16 @@ class Decoder(nn.Sequential):
         height, width = image_shape[1] // config.downsampling, config.width * config.multipliers[-1]
         layers = [convolution(inputs, width), *middle(width, config)]
         for level, multiplier in reversed(list(enumerate(config.multipliers))):
-            layers += stage(width, config.width * multiplier, config.blocks + 1, height in config.attention, config.groups)
+            layers += stage(
+                width, config.width * multiplier, config.blocks + 1, height in config.attention, config.groups
+            )
             width = config.width * multiplier
             if level > 0:
                 layers.append(Upsample(width))
                 height *= 2
-        super().__init__(*layers, *head(width, image_shape[0] * config.patch**2, config.groups), nn.PixelShuffle(config.patch))
+        super().__init__(
+            *layers, *head(width, image_shape[0] * config.patch**2, config.groups), nn.PixelShuffle(config.patch)
+        )
 
 
 def stage(channels_in: int, channels_out: int, blocks: int, attention: bool, groups: int) -> list[nn.Module]:

@@ -12,7 +12,6 @@ from architectures.dit import DiT, DiTConfig
 from architectures.masking import SamplingConfig
 from architectures.transformer import TrunkConfig, sincos_position, timestep_embedding
 
-
 LATENTS = torch.randn(8, 9, 4, generator=torch.Generator().manual_seed(0))
 
 

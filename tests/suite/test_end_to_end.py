@@ -88,6 +88,8 @@ def test_evaluate_again_adds_and_leaves_the_record(results: Path) -> None:
     record = running.records(results)["maskgit"]
     folder = results / "cells" / record["cell"]
     before = (folder / "record.json").read_bytes()
-    running.run("evaluate", "--cell", record["cell"], "--name", "one", "sampling.decode_steps=0", results=results, code=0)
+    running.run(
+        "evaluate", "--cell", record["cell"], "--name", "one", "sampling.decode_steps=0", results=results, code=0
+    )
     assert (folder / "evaluations" / "one.json").is_file()
     assert (folder / "record.json").read_bytes() == before
