@@ -1,0 +1,36 @@
+"""What the README tells newcomers to do, done."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.suite import running
+
+README = (running.ROOT / "README.md").read_text()
+
+
+def test_the_architecture_of_the_readme_lands_on_the_leaderboard(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    source = next(block for block in blocks if "@architecture(" in block)
+    assert len(source.splitlines()) <= 45
+    name = re.search(r'@architecture\("(.+?)"', source)
+    assert name
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(source)
+    results = tmp_path / "results"
+    planned = running.run("plan", "--grid", "all", "--plugin", plugin, results=results, code=0)
+    assert f"-{name[1]}-" in planned  # part of the whole grid, beside the others
+
+    only = f"architecture={name[1]}"
+    running.run("run", "--preset", "smoke", "--plugin", plugin, "--only", only, results=results, code=1)
+    (row,) = running.table(results / "leaderboard.csv")
+    assert (row["architecture"], row["state"]) == (name[1], "suspicious"), running.logs(results)
+
+
+def test_the_first_commands_are_those_of_the_continuous_integration() -> None:
+    install, tests = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)[:2]
+    assert "-m benchmark run --grid all" in install and "constraints.txt" in install
+    checks = (running.ROOT / ".ci" / "run").read_text()
+    assert "pytest" in tests and "pytest" in checks
+    assert ".[test]" in tests and ".[test]" in checks
