@@ -65,7 +65,7 @@ def test_artefacts_are_shared(results: Path) -> None:
         "tokenizer": 1,
         "probe": 1,
         "latents": 1,
-        "ceiling": 2,  # a view each: codes, and latents before quantisation
+        "ceiling": 1,
     }
 
 
