@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
 from architectures.masking import (
+    Step,
     decode,
     decode_table,
     gumbel_noise,
@@ -142,7 +143,7 @@ class GIVT(GenerativeModel):
         sampling = self.context.sampling
         shape = (len(condition), self.context.tokens, self.context.channels)
 
-        def predict(latents: Tensor, known: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        def predict(latents: Tensor, known: Tensor, step: Step) -> tuple[Tensor, Tensor]:
             mixture = self.mixture(latents, ~known, condition)
             mixture = mixture.tempered(sampling.temperature, self.config.sharpness)
             drawn = mixture.sample(generator)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
 from architectures.diffusion import Network, guide_prediction, make_process
-from architectures.masking import decode, decode_table, loss_mask, masked_mean, mean_loss_share, sample_mask
+from architectures.masking import Step, decode, loss_mask, masked_mean, mean_loss_share, sample_mask
 from architectures.transformer import TimestepEmbedder, modulate, xavier_init
 
 
@@ -132,11 +132,10 @@ class MAR(GenerativeModel):
 
     def sample(self, condition: Condition, generator: torch.Generator) -> Tensor:
         settings, channels = self.context.sampling, self.context.channels
-        table = decode_table(self.context.tokens, settings.decode_steps, settings.schedule)
 
-        def predict(latents: Tensor, known: Tensor, step: int) -> tuple[Tensor, None]:
-            rows = (~known).flatten().nonzero()[:, 0]
-            network = self.guided_head(latents, known, condition, rows, self.guidance_at(table[step]))
+        def predict(latents: Tensor, known: Tensor, step: Step) -> tuple[Tensor, None]:
+            rows = step.wanted.flatten().nonzero()[:, 0]
+            network = self.guided_head(latents, known, condition, rows, self.guidance_at(step.masked))
             shape = (len(rows), channels)
             drawn = self.process.sample(network, shape, generator, latents.device, settings.temperature)
             return latents.flatten(0, 1).index_copy(0, rows, drawn).view(latents.shape), None

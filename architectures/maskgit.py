@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
 from architectures.masking import (
+    Step,
     decode,
     decode_table,
     guide,
@@ -91,7 +92,7 @@ class MaskGIT(GenerativeModel):
         sampling = self.context.sampling
         nothing = torch.zeros(len(condition), self.context.tokens, dtype=torch.int64, device=generator.device)
 
-        def predict(codes: Tensor, known: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        def predict(codes: Tensor, known: Tensor, step: Step) -> tuple[Tensor, Tensor]:
             logits = self.guided_logits(codes, ~known, condition)  # (B, N, K)
             # The largest of logits + Gumbel noise is a draw from their softmax; scaled noise is a temperature.
             noise = gumbel_noise(logits.shape, generator, logits.device)

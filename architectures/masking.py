@@ -16,9 +16,19 @@ from torch import Tensor
 
 RATIO_LAWS = ("cosine", "arccos", "truncnorm", "givt")
 
-# One decoding step: (state (B, N, ...), known (B, N) bool, step) -> proposal for every token, shaped as the state, and
-# its log-probability or density (B, N), which only confidence order needs.
-Predict = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor | None]]
+
+@dataclass
+class Step:
+    """What a model is told about one step of the decoding loop."""
+
+    index: int  # from 0
+    masked: int  # tokens of a sample that it leaves masked
+    wanted: Tensor  # (B, N) bool: tokens that it may decide; in random order those that it will
+
+
+# One decoding step: (state (B, N, ...), known (B, N) bool, step) -> proposal, shaped as the state, of which only wanted
+# tokens are read, and its log-probability or density (B, N), which only confidence order needs.
+Predict = Callable[[Tensor, Tensor, Step], tuple[Tensor, Tensor | None]]
 
 
 @dataclass
@@ -181,7 +191,8 @@ def decode_steps(
     known = torch.zeros(batch, tokens, dtype=torch.bool, device=state.device)
     rank = _rank(torch.rand(batch, tokens, generator=generator, device=state.device))
     for step, masked in enumerate(table):
-        proposal, confidence = predict(state, known, step)
+        wanted = ~known if config.order == "confidence" else ~known & (rank < tokens - masked)
+        proposal, confidence = predict(state, known, Step(step, masked, wanted))
         keep = known.reshape(batch, tokens, *[1] * (state.dim() - 2))
         state = torch.where(keep, state, proposal.to(state.dtype))
         yield state

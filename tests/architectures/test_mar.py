@@ -184,6 +184,21 @@ def test_samples_are_a_function_of_condition_generator_and_settings(build, make_
         assert not torch.equal(constant, linear)
 
 
+def test_every_token_is_drawn_once(build, make_condition, seeded, monkeypatch):
+    model, drawn = build(), []
+    sample = model.process.sample
+
+    def counting(network, shape, *settings):
+        drawn.append(shape[0])
+        return sample(network, shape, *settings)
+
+    monkeypatch.setattr(model.process, "sample", counting)
+    with torch.no_grad():
+        model.sample(make_condition(), seeded())
+    assert len(drawn) == 4
+    assert sum(drawn) == 8 * 9
+
+
 def test_guidance_zero_is_unconditional(build, make_condition, seeded):
     with torch.no_grad():
         unguided = build(sampling=SamplingConfig(decode_steps=4, guidance=0.0)).sample(make_condition(), seeded())

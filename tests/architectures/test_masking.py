@@ -165,7 +165,7 @@ def test_confidence_decoding_is_maskgits_step_by_step():
     draws = torch.tensor(arrays["decode_categorical_draws"]).long()  # (T, B, N)
 
     def predict(state, known, step):
-        return draws[step], log_probabilities.gather(-1, draws[step][..., None])[..., 0]
+        return draws[step.index], log_probabilities.gather(-1, draws[step.index][..., None])[..., 0]
 
     config = SamplingConfig(
         decode_steps=int(arrays["decode_T"]),
@@ -185,7 +185,7 @@ def run(config, tokens=6, batch=4, seed=0, confidence=True):
     def predict(state, known, step):
         seen.append((state.clone(), known.clone()))
         scores = torch.linspace(0, -3, tokens).repeat(batch, 1) if confidence else None
-        return torch.full_like(state, float(step)), scores
+        return torch.full_like(state, float(step.index)), scores
 
     result = decode(torch.zeros(batch, tokens, 2), predict, config, torch.Generator().manual_seed(seed))
     return result[..., 0], seen
@@ -201,6 +201,22 @@ def test_decoding_keeps_what_is_known_and_follows_the_table(order):
     for (_, before), (state, after) in itertools.pairwise(seen):
         assert (after | ~before).all()  # nothing known becomes unknown again
         assert torch.equal(state[..., 0][after], result[after])
+
+
+@pytest.mark.parametrize("order", ["random", "confidence"])
+def test_a_step_tells_which_tokens_it_may_decide(order):
+    steps = []
+
+    def predict(state, known, step):
+        steps.append(step)
+        assert not (step.wanted & known).any()
+        return torch.ones_like(state), torch.zeros(4, 6)
+
+    decode(torch.zeros(4, 6), predict, SamplingConfig(decode_steps=3, order=order), torch.Generator().manual_seed(0))
+    before, after = (6, *decode_table(6, 3)[:-1]), decode_table(6, 3)
+    counts = before if order == "confidence" else [b - a for b, a in zip(before, after, strict=True)]
+    assert [step.wanted.sum(1).tolist() for step in steps] == [[count] * 4 for count in counts]
+    assert tuple(step.masked for step in steps) == after
 
 
 def test_random_order_is_drawn_per_sample_and_before_anything_else():
