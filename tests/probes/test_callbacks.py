@@ -14,6 +14,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from datasets.factors import seed_for
 from probes.callbacks import LevelProbe, read_curve, write_curve
 from probes.evaluation import Evaluator
 
@@ -175,6 +176,15 @@ def test_samples_depend_on_seed_and_step_only(make_probe, tmp_path, uninterrupte
     model = Painter()
     train(model, [make_probe(model, "other", seed=4)], 8)
     assert not curve(tmp_path / "other.csv").equals(uninterrupted)
+
+
+def test_every_step_has_a_generator_of_its_own(make_probe) -> None:
+    model, seeds = Painter(), []
+    probe = make_probe(model)
+    sample = probe.sample_images
+    probe.sample_images = lambda *asked: seeds.append(asked[-1].initial_seed()) or sample(*asked)
+    train(model, [probe], 8)
+    assert seeds == [seed_for(3, "probe", step) for step in STEPS]
 
 
 def test_only_the_levels_asked_for_are_sampled(make_probe, tmp_path) -> None:

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.suite import running
 
-COMMAND = ("run", "--preset", "smoke", "--only", "architecture=mar", "--jobs", "1", "trainer.max_steps=120")
+COMMAND = ("run", "--preset", "smoke", "--only", "architecture=mar", "--jobs", "1", "trainer.max_steps=80")
 
 
 def _phase(results: Path) -> str:
@@ -35,6 +37,7 @@ STAGES: dict[str, Callable[[Path], bool]] = {
 }
 
 
+@pytest.mark.timeout(900)  # eight runs one after the other, of which most is importing torch
 def test_killed_at_every_stage_it_ends_the_same(tmp_path: Path) -> None:
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     running.run(*COMMAND, results=whole, code=1)
@@ -73,5 +76,5 @@ def test_two_launchers_share_a_grid(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [1, 1], outputs
     assert len(running.table(tmp_path / "leaderboard.csv")) == 2
     assert not list(tmp_path.glob("cells/*/record.1.json"))  # nothing was done twice
-    for log in tmp_path.glob("cells/*/log.txt"):
-        assert log.read_text().count("building") <= 4
+    logs = "".join(log.read_text() for log in tmp_path.glob("cells/*/log.txt"))
+    assert logs.count("building ") == 5, logs  # data, tokenizer, probe, latents, ceiling: each by one of the workers
