@@ -29,9 +29,7 @@ from datasets.latents import LatentSet
 from probes.evaluation import accuracy, judge_prefix
 from probes.judgement import Judge
 from probes.linear import LinearProbe, ProbeConfig, train_probe
-from probes.strict import StrictShapes2D
-
-STRICT_JUDGES = {"shapes2d": StrictShapes2D}  # what a dataset's `strict_judge` names
+from probes.strict import STRICT_JUDGES
 
 ENCODE_BATCH = 512
 Report = Callable[..., None]
@@ -111,7 +109,15 @@ class Artefacts:
                 image_batches(images, config.batch_size, self.cell.seed_of("tokenizer"), self.device),
                 config.max_steps,
                 folder / "checkpoints",
-                [Watch(self.report, lambda: None, trainer["log_every"], f"training {self.cell.tokenizer}")],
+                [
+                    Watch(
+                        self.report,
+                        lambda: None,
+                        trainer["log_every"],
+                        trainer["checkpoint_every_steps"],
+                        f"training {self.cell.tokenizer}",
+                    )
+                ],
                 trainer["checkpoint_every_steps"],
                 trainer["device"],
                 trainer["precision"],

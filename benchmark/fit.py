@@ -133,11 +133,13 @@ class Watch(Callback):
         report: Callable[..., None],
         heartbeat: Callable[[], None],
         log_every: int,
+        checkpoint_every: int,
         phase: str = "training",
         progress_seconds: float = 1.0,
     ) -> None:
         self.report, self.heartbeat = report, heartbeat
-        self.log_every, self.phase, self.progress_seconds = log_every, phase, progress_seconds
+        self.log_every, self.checkpoint_every = log_every, checkpoint_every
+        self.phase, self.progress_seconds = phase, progress_seconds
         self.seconds = 0.0  # in the trainer, over all legs of this run; a checkpoint keeps it
         self.this_leg = 0.0  # of these in this process
         self.train_loss = math.nan
@@ -171,7 +173,14 @@ class Watch(Callback):
         now = time.monotonic()
         if now - self._told >= self.progress_seconds or step == trainer.max_steps:
             rate = (step - self._first) / max(now - self._started, 1e-9)
-            self.report(phase=self.phase, step=step, max_steps=trainer.max_steps, rate=rate, loss=self.train_loss)
+            self.report(
+                phase=self.phase,
+                step=step,
+                max_steps=trainer.max_steps,
+                rate=rate,
+                loss=self.train_loss,
+                saved=f"{self.phase} {step - step % self.checkpoint_every}",  # a restart begins here: tells progress
+            )
             self._told = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -124,7 +124,7 @@ class CellRun:
         """Fit the model, with its curve and its kept averages."""
         artefacts, trainer = self.artefacts, self.trainer
         steps = trainer["max_steps"]
-        watch = Watch(self.report, self.heartbeat, trainer["log_every"])
+        watch = Watch(self.report, self.heartbeat, trainer["log_every"], trainer["checkpoint_every_steps"])
         validation = models.validation_loss(artefacts)
         probe = LevelProbe(
             evaluate.evaluator(artefacts),

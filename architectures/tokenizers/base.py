@@ -36,6 +36,12 @@ class TokenizerConfig(AutoencoderConfig):
     final_rate: float = 0.01  # rate at the end over the peak
     clip: float = 1.0  # largest norm of the gradient
 
+    def validate(self) -> None:
+        """Raise ValueError for names that are not known."""
+        for key, known in (("reconstruction", ("l1", "l2")), ("train_on", ("all", "train"))):
+            if getattr(self, key) not in known:
+                raise ValueError(f"tokenizer.{key}={getattr(self, key)} is unknown; use {' or '.join(known)}")
+
 
 def tokenizer(name: str, config_class: type[TokenizerConfig]) -> Callable[[T], T]:
     """Register the class below as `name`, built from `config_class`."""
@@ -66,10 +72,7 @@ class Tokenizer(LightningModule):
         self.config = config
         self.image_shape = tuple(image_shape)
         self.grid = config.grid(self.image_shape, f"tokenizer.{self.name}")
-        if config.reconstruction not in ("l1", "l2"):
-            raise ValueError(
-                f"tokenizer.{self.name}.reconstruction={config.reconstruction!r} is unknown: use l1 or l2."
-            )
+        config.validate()
         features = self.statistics * config.channels
         self.encoder = Encoder(config, self.image_shape, features)
         self.to_latent = nn.Conv2d(features, features, 1)

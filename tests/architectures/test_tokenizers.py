@@ -113,7 +113,7 @@ def test_a_wrong_view_is_refused():
         ({"groups": 0}, "must be 1 or more"),
         ({"multipliers": []}, "multipliers needs an entry a level"),
         ({"middle": "some"}, "tokenizer.{name}.middle='some' is unknown: use one of attention, blocks, none"),
-        ({"reconstruction": "lpips"}, "tokenizer.{name}.reconstruction='lpips' is unknown: use l1 or l2"),
+        ({"reconstruction": "lpips"}, "tokenizer.reconstruction=lpips is unknown; use l1 or l2"),
     ],
 )
 def test_wrong_sizes_are_refused_in_one_sentence(name, settings, sentence):
