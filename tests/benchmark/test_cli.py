@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -268,14 +267,3 @@ def test_answers_without_importing_torch_or_lightning(tmp_path, argv):
     command = [sys.executable, "-c", code, *argv]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-
-
-def test_plan_answers_in_seconds(tmp_path):
-    """Processor time, not wall time: the limit of 5 s is for a machine that does nothing else."""
-    before = os.times()
-    command = [sys.executable, "-m", "benchmark", "plan", "--preset", "smoke", "--seeds", "3", "--results", "r"]
-    began = time.monotonic()
-    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
-    after = os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    assert min(used, time.monotonic() - began) < 5
