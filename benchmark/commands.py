@@ -40,8 +40,9 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
             plan.cells[name].write(path)
     code = _launch(plan, selected, jobs, gpus, before, arguments) if selected else 0
     rows = rebuild(plan.store)
+    _draw(plan.store, rows)
     selection = [row for row in rows if row["cell"] in plan.cells]
-    _say(render(selection, SHOWN, "md"), f"-> {plan.store.results}/leaderboard.csv")
+    _say(render(selection, SHOWN, "md"), f"-> {plan.store.results}/leaderboard.csv, summary.csv, curves.png, dots.png")
     return code or _all_ok(plan)
 
 

@@ -28,7 +28,7 @@ from benchmark.store import Record, Store
 from benchmark.workers import CUT_OFF, NOT_OK, ended_meanwhile
 from benchmark.workers import OK as ENDED_OK
 from datasets.base import PARTS
-from probes.callbacks import LevelProbe
+from probes.callbacks import LevelProbe, read_curve
 
 
 class DifferentHardware(RuntimeError):
@@ -105,7 +105,7 @@ class CellRun:
         measured = {
             **found,
             **self.ceilings(),
-            **curve_summary(probe.rows),
+            **curve_summary(read_curve(self.paths.curve, up_to=steps)),  # the file: a resume at the end trains nothing
             **spent,
             "steps": steps,
             "split": ",".join(self.artefacts.train_compositions),

@@ -93,3 +93,10 @@ def test_evaluate_again_adds_and_leaves_the_record(results: Path) -> None:
     )
     assert (folder / "evaluations" / "one.json").is_file()
     assert (folder / "record.json").read_bytes() == before
+
+
+def test_pictures_stand_beside_the_tables(results: Path) -> None:
+    for name in ("curves.png", "dots.png"):
+        with Image.open(results / name) as picture:
+            assert min(picture.size) > 200
+    assert "undecided" in running.run("leaderboard", "--contrasts", results=results, code=0)
