@@ -35,7 +35,7 @@ class ConfigError(ValueError):
 class SeedsConfig:
     """Seeds of what cells share: a number, or `follow` for a replicate of its own beside every model seed."""
 
-    data: str = "0"  # images; science.md 4
+    data: str = "0"  # images
     tokenizer: str = "0"  # weights, batches and noise of the tokenizer; claims about tokenizers need `follow`
     probe: str = "0"  # the trained judges
 

@@ -43,6 +43,7 @@ def evaluator(artefacts: Artefacts) -> Evaluator:
 
 
 def evaluation_config(config: Mapping[str, Any]) -> EvaluationConfig:
+    """How many samples a cell is judged by."""
     return instantiate(EvaluationConfig, config["evaluation"])
 
 

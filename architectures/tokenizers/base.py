@@ -22,15 +22,11 @@ class TokenizerConfig(AutoencoderConfig):
     """Shape and training of a tokenizer; `train_on` and `batch_size` are read by whoever feeds it."""
 
     reconstruction: str = "l1"  # pixel loss: "l1" (LDM, VQGAN) or "l2"
-    train_on: str = (
-        "all"  # compositions it sees: "all", so that it cannot be what fails, or "train" (the split); science.md 6
-    )
+    train_on: str = "all"  # compositions it sees: all, so that it cannot be what fails, or train (the split)
     batch_size: int = 256  # images a step
     max_steps: int = 50_000  # of the optimiser; the cosine decay ends here
     learning_rate: float = 1e-4  # peak of AdamW's rate; MAR's KL-16
-    betas: list[float] = field(
-        default_factory=lambda: [0.9, 0.99]
-    )  # AdamW's; .5 and .9 in LDM, where a GAN asks for it
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])  # AdamW's; .5 and .9 in LDM, for its GAN
     weight_decay: float = 0.0  # AdamW's, on convolution weights only; none in LDM
     warmup_steps: int = 500  # the rate rises linearly over them
     final_rate: float = 0.01  # rate at the end over the peak

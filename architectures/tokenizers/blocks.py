@@ -18,17 +18,13 @@ MIDDLES = {"attention": (True, True), "blocks": (True, False), "none": (False, F
 class AutoencoderConfig:
     """Shape of the autoencoder; it divides the resolution by `patch * 2 ** (len(multipliers) - 1)`."""
 
-    channels: int = 8  # latent channels a token; laptop.md
+    channels: int = 8  # latent channels a token
     patch: int = 1  # pixels folded into channels per side, ahead of the network; 1 as published
     width: int = 128  # channels of the first level; LDM `ch`
-    multipliers: list[int] = field(
-        default_factory=lambda: [1, 2, 4]
-    )  # width of each level over `width`; LDM f4 `ch_mult`
+    multipliers: list[int] = field(default_factory=lambda: [1, 2, 4])  # of `width`, one a level; LDM f4 `ch_mult`
     blocks: int = 2  # residual blocks a level in the encoder, one more in the decoder; LDM `num_res_blocks`
     attention: list[int] = field(default_factory=list)  # heights of feature maps with self-attention; LDM f4 has none
-    groups: int = (
-        32  # of GroupNorm; 32 as published. Fewer in narrow networks: a channel normalised alone loses its contrast
-    )
+    groups: int = 32  # of GroupNorm, as published; fewer where narrow: a channel normalised alone loses contrast
     middle: str = "attention"  # at the lowest resolution: "attention" (as published), "blocks" alone or "none"
 
     @property
@@ -176,10 +172,12 @@ def head(channels: int, outputs: int, groups: int) -> list[nn.Module]:
 
 
 def normalisation(channels: int, groups: int) -> nn.GroupNorm:
+    """GroupNorm with LDM's epsilon."""
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """3x3, of equal size in and out."""
     return nn.Conv2d(channels_in, channels_out, 3, padding=1)
 
 

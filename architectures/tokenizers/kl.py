@@ -17,9 +17,7 @@ from architectures.tokenizers.blocks import to_tokens
 class KLConfig(TokenizerConfig):
     """A tokenizer config and the weight of the prior."""
 
-    kl_weight: float = (
-        1e-6  # of the KL summed over latents, where the pixel loss is summed over pixels; LDM `kl_weight`
-    )
+    kl_weight: float = 1e-6  # of the KL summed over latents, beside pixel losses summed over pixels; LDM `kl_weight`
 
 
 @tokenizer("kl", KLConfig)
