@@ -105,10 +105,11 @@ def run(store: Store, cell_ids: Sequence[str], jobs: int = 2, **options: Any) ->
 
 
 def launcher_process(store: Store, cell_ids: Sequence[str], grace: float = 20.0) -> subprocess.Popen[str]:
-    """A launcher in a process of its own."""
+    """A launcher in a process of its own. It hears Ctrl-C even if the tests run in the background, where shells ignore it."""
     store.results.mkdir(parents=True, exist_ok=True)
     code = (
-        "import sys\nfrom benchmark.launch import run_cells\nfrom benchmark.store import Store\n"
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from benchmark.launch import run_cells\nfrom benchmark.store import Store\n"
         f"store = Store({str(store.results)!r})\n"
         f"script = {str(store.results.parent / 'worker.py')!r}\n"
         "worker = lambda cell_id: [sys.executable, script, str(store.results), cell_id]\n"
