@@ -122,6 +122,16 @@ class GenerativeModel(LightningModule, ABC):
             return torch.zeros_like(embedded[:, 0]), embedded
         return embedded.sum(1), None
 
+    def compile_networks(self) -> None:
+        """Compile what training runs in every step, in place, so that names in checkpoints stay.
+
+        The shapes of a training step never change, so the graph does not depend on what ran first in the process: a
+        resumed run computes the same bits.
+        """
+        if isinstance(trunk := getattr(self, "trunk", None), Trunk):
+            for block in trunk.blocks:
+                block.compile(dynamic=False)
+
     def target_share(self) -> float:
         """Share of a latent's tokens that carry the loss, on average: what a training step learns from."""
         return 1.0
@@ -136,13 +146,17 @@ class GenerativeModel(LightningModule, ABC):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Evaluate with the averaged weights, in eval mode and without gradients."""
+        """Evaluate with the averaged weights, in eval mode and without gradients.
+
+        On a CPU compiled networks run uncompiled here: batches have other sizes, and each would cost a graph of its own.
+        """
         if self.ema is None:
             raise RuntimeError("call finalise() before the averaged weights are used")
         training = self.training
+        stance = "force_eager" if self.device.type == "cpu" else "default"
         self.eval()
         try:
-            with torch.no_grad(), self.ema.swapped_into(self.averaged_parameters()):
+            with torch.compiler.set_stance(stance), torch.no_grad(), self.ema.swapped_into(self.averaged_parameters()):
                 yield
         finally:
             self.train(training)

@@ -66,6 +66,10 @@ class MaskGITJEPA(MaskGIT):
         self.jepa_target.eval()
         return self
 
+    def compile_networks(self) -> None:
+        super().compile_networks()
+        self.jepa_target.compile_networks()
+
     def training_loss(
         self, latents: Tensor, condition: Condition, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:

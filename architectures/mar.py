@@ -109,15 +109,19 @@ class MAR(GenerativeModel):
         c, extra = self.embed(condition)
         return self.trunk(x, c, extra)[0]
 
+    def compile_networks(self) -> None:
+        super().compile_networks()
+        self.head.compile(dynamic=False)
+
     def training_loss(
         self, latents: Tensor, condition: Condition, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         mask = sample_mask(len(latents), self.context.tokens, self.context.masking, generator)
         counted = loss_mask(mask, self.context.masking)
         z = self.states(latents, mask, condition)
-        rows = rows_of(counted)
-        per_row = self.head_loss(z.flatten(0, 1)[rows], latents.flatten(0, 1)[rows], generator)
-        per_token = per_row.new_zeros(counted.numel()).index_copy(0, rows, per_row).view(counted.shape)
+        # The head sees all tokens and those that do not count have weight 0: a shape that changed in every step would
+        # cost more than the third of the rows that it saves, in compilation, host syncs and kernels chosen anew.
+        per_token = self.head_loss(z.flatten(0, 1), latents.flatten(0, 1), generator).view(counted.shape)
         return masked_mean(per_token, counted), {}
 
     def head_loss(self, z: Tensor, x0: Tensor, generator: torch.Generator) -> Tensor:
@@ -163,13 +167,3 @@ class MAR(GenerativeModel):
         if self.config.guidance_schedule == "constant":
             return scale
         return 1 + (scale - 1) * (self.context.tokens - masked_after) / self.context.tokens
-
-
-def rows_of(counted: Tensor) -> Tensor:
-    """Indices (R,) of the rows of flattened tokens that the head is trained on.
-
-    On a CPU only those that count. Elsewhere all of them: their number would be a host sync, their weight is 0 anyway.
-    """
-    if counted.device.type == "cpu":
-        return counted.flatten().nonzero()[:, 0]
-    return torch.arange(counted.numel(), device=counted.device)

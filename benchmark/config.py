@@ -55,7 +55,7 @@ class TrainerConfig:
     device: str = "auto"  # auto | cpu | cuda
     precision: str = "auto"  # auto | 32 | bf16-mixed; auto is bf16 where the device computes in it (AMX, AVX-512)
     threads: int = 1  # of torch, OpenMP and MKL; results are bit-equal at one count and differ between one and two
-    compile: bool = False  # torch.compile on the networks
+    compile: bool = False  # torch.compile on what every step runs; a CPU without a C++ compiler goes on uncompiled
     eval_every: int = 500  # steps between points of the curve
     checkpoint_every_steps: int = 500  # what a killed cell repeats at most
     keep_checkpoints: int = 10  # kept for studies of dynamics, at log-spaced steps

@@ -42,6 +42,18 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def why_not_compiled(device: torch.device) -> str:
+    """Why torch.compile fails on this machine, in one line; empty where it works.
+
+    On a CPU it needs a C++ compiler and Python's headers, which a machine that only runs things may lack.
+    """
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
+    except Exception as error:
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return ""
+
+
 def cpu_name() -> str:
     """Model of the processor as the system names it."""
     try:

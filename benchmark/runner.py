@@ -19,7 +19,7 @@ from benchmark.artefacts import Artefacts
 from benchmark.cell import Cell
 from benchmark.files import read_json, write_json
 from benchmark.fit import LAST, KeepAverages, Preempted, Watch, fit, log_spaced, quiet_threads
-from benchmark.hardware import costs, hardware, peak_memory_mb, revision
+from benchmark.hardware import costs, hardware, peak_memory_mb, revision, why_not_compiled
 from benchmark.leaderboard import curve_summary
 from benchmark.leases import LeaseLost
 from benchmark.registry import Registry
@@ -80,6 +80,7 @@ class CellRun:
         self.paths = store.cell(cell.id)
         self.trainer = cell.config["trainer"]
         self.artefacts = Artefacts(cell, store, registry, self.report)
+        self.compiled = False
 
     def report(self, **progress: Any) -> None:
         """Tell whoever watches how far the cell is."""
@@ -137,9 +138,10 @@ class CellRun:
             val_loss=lambda: validation(model),
         )
         keep = KeepAverages(self.paths.checkpoints, log_spaced(trainer["keep_checkpoints"], steps))
+        self.compiled = trainer["compile"] and self.can_compile()
         self.check_hardware()
-        if trainer["compile"] and isinstance(trunk := getattr(model, "trunk", None), torch.nn.Module):
-            trunk.compile()  # in place: the names in checkpoints stay
+        if self.compiled:
+            model.compile_networks()
         fit(
             model,
             models.training_batches(artefacts).batch,
@@ -152,6 +154,12 @@ class CellRun:
         )
         return watch, probe
 
+    def can_compile(self) -> bool:
+        """Whether this machine compiles; training goes on without, a third slower, and the log says why."""
+        if complaint := why_not_compiled(self.artefacts.device):
+            print(f"training goes on uncompiled and slower; trainer.compile=false says so on purpose ({complaint})")
+        return not complaint
+
     def check_hardware(self) -> None:
         """Note what a checkpoint is made on, and refuse to go on from another kind of device: other bits, other result.
 
@@ -159,7 +167,7 @@ class CellRun:
             DifferentHardware: unless it was allowed.
         """
         note = self.paths.checkpoints / "hardware.json"
-        here = {"device": hardware()["device"], "torch": torch.__version__}
+        here = {"device": hardware()["device"], "torch": torch.__version__, "compiled": self.compiled}
         there = read_json(note) if (self.paths.checkpoints / LAST).exists() else None
         if there is not None and there != here and not self.any_hardware:
             raise DifferentHardware(
@@ -200,7 +208,7 @@ class CellRun:
             "weights_sha256": model.ema.sha256() if model and model.ema else None,
             "judges": {judge.name: getattr(judge, "version", None) for judge in judges},
             "different_hardware_allowed": self.any_hardware,
-            "hardware": machine,
+            "hardware": machine | {"compiled": self.compiled},
         }
 
 

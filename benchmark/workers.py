@@ -67,6 +67,7 @@ def environments(jobs: int | str, threads: int, gpus: Sequence[str]) -> list[dic
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
     common = {PIPE: "pipe", "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     common |= dict.fromkeys(THREAD_VARIABLES, str(threads)) | KEEP_MEMORY
+    common["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # torch.compile in the worker itself: no processes of its own
     count = auto_jobs(threads, gpus) if jobs == "auto" else int(jobs)
     return [common | ({"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}) for index in range(count)]
 

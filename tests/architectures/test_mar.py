@@ -8,7 +8,7 @@ import torch
 from architectures.base import ARCHITECTURES
 from architectures.conditioning import ConditioningConfig
 from architectures.diffusion import DiffusionConfig, guide_prediction, make_process
-from architectures.mar import MAR, DiffusionHead, MARConfig, rows_of
+from architectures.mar import MAR, DiffusionHead, MARConfig
 from architectures.masking import MaskingConfig, SamplingConfig, masked_mean
 
 LATENTS = torch.randn(8, 9, 4, generator=torch.Generator().manual_seed(0))
@@ -134,23 +134,15 @@ def test_only_counted_tokens_carry_the_loss(build, make_condition, monkeypatch):
     mask = torch.rand(8, 9, generator=torch.Generator().manual_seed(1)) < 0.5
     mask[:, 0] = True
     monkeypatch.setattr("architectures.mar.sample_mask", lambda *_: mask)
-    seen = []
 
     def loss_of(model):
-        monkeypatch.setattr(model, "head_loss", lambda z, x0, generator: seen.append(x0) or x0[:, 0] ** 2)
+        monkeypatch.setattr(model, "head_loss", lambda z, x0, generator: x0[:, 0] ** 2)
         return model.training_loss(LATENTS, make_condition(), torch.Generator())[0]
 
     masked = loss_of(build())
-    assert torch.equal(seen[0], LATENTS[mask])
     torch.testing.assert_close(masked, masked_mean(LATENTS[..., 0] ** 2, mask))
     everything = loss_of(build(masking=MaskingConfig(loss_on="all")))
     torch.testing.assert_close(everything, (LATENTS[..., 0] ** 2).mean())
-
-
-def test_an_accelerator_takes_all_rows_without_counting_them():
-    counted = torch.ones(2, 3, dtype=torch.bool, device="meta")
-    assert rows_of(counted).shape == (6,)
-    assert rows_of(torch.tensor([[True, False], [False, True]])).tolist() == [0, 3]
 
 
 def test_more_noise_draws_give_the_same_loss_with_less_noise(build, make_condition, seeded):
