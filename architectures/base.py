@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -153,10 +153,10 @@ class GenerativeModel(LightningModule, ABC):
         if self.ema is None:
             raise RuntimeError("call finalise() before the averaged weights are used")
         training = self.training
-        stance = "force_eager" if self.device.type == "cpu" else "default"
+        stance = torch.compiler.set_stance("force_eager") if self.device.type == "cpu" else nullcontext()
         self.eval()
         try:
-            with torch.compiler.set_stance(stance), torch.no_grad(), self.ema.swapped_into(self.averaged_parameters()):
+            with stance, torch.no_grad(), self.ema.swapped_into(self.averaged_parameters()):
                 yield
         finally:
             self.train(training)

@@ -130,11 +130,20 @@ class GIVT(GenerativeModel):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         batch, tokens = latents.shape[:2]
         mask = sample_mask(batch, tokens, self.context.masking, generator)  # (B, N)
-        mixture = self.mixture(latents, mask, condition)
-        loss = masked_mean(-mixture.log_prob(latents), loss_mask(mask, self.context.masking))
-        at_floor = (mixture.stds.detach() <= self.config.std_floor).float().mean((-1, -2, -3))  # (B, N)
+        nll, at_floor = self.score(self.states(latents, mask, condition), latents)
+        loss = masked_mean(nll, loss_mask(mask, self.context.masking))
         logs = {"nll_per_dim": loss.detach() / latents.shape[-1], "std_at_floor": masked_mean(at_floor, mask)}
         return loss, logs
+
+    def score(self, hidden: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Negative log density of latents (B, N, C) given hidden states (B, N, D), and the share of stds at the floor."""
+        mixture = self.mixture_of(hidden)
+        at_floor = (mixture.stds.detach() <= self.config.std_floor).float().mean((-1, -2, -3))
+        return -mixture.log_prob(latents), at_floor  # (B, N) each
+
+    def compile_networks(self) -> None:
+        super().compile_networks()
+        self.score = torch.compile(self.score, dynamic=False)  # type: ignore[method-assign]
 
     def target_share(self) -> float:
         return mean_loss_share(self.context.tokens, self.context.masking)
@@ -153,10 +162,17 @@ class GIVT(GenerativeModel):
 
     def mixture(self, latents: Tensor, mask: Tensor, condition: Condition) -> Mixture:
         """Mixtures of all tokens given latents (B, N, C) under a mask (B, N), True = hidden."""
+        return self.mixture_of(self.states(latents, mask, condition))
+
+    def states(self, latents: Tensor, mask: Tensor, condition: Condition) -> Tensor:
+        """Final hidden states (B, N, D) of latents (B, N, C) under a mask (B, N), True = hidden."""
         embedded = self.embed_token(latents)
         x = torch.where(mask[..., None], self.mask_token.to(embedded.dtype), embedded)  # (B, N, D)
         c, tokens = self.embed(condition)
-        hidden, _ = self.trunk(x, c, tokens)
+        return self.trunk(x, c, tokens)[0]
+
+    def mixture_of(self, hidden: Tensor) -> Mixture:
+        """What the head reads in hidden states (B, N, D)."""
         with torch.autocast(hidden.device.type, enabled=False):  # a mean in bfloat16 is off by more than the floor
             return self._mixture(self.head(hidden.float()))
 

@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from architectures.givt import GIVT, GIVTConfig
 from architectures.jepa import MaskGITJEPA, MaskGITJEPAConfig
 from architectures.mar import MAR, MARConfig
 
 CODES = torch.randint(0, 11, (8, 6), generator=torch.Generator().manual_seed(0))
 LATENTS = torch.randn(8, 6, 6, generator=torch.Generator().manual_seed(0))
 CASES = [
+    pytest.param(GIVT, GIVTConfig(mixtures=3), LATENTS, id="givt"),
     pytest.param(MAR, MARConfig(head_depth=1, head_width=16), LATENTS, id="mar"),
     pytest.param(MaskGITJEPA, MaskGITJEPAConfig(layers=(1,)), CODES, id="maskgit-jepa"),
 ]
