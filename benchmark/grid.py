@@ -122,7 +122,7 @@ def parse_only(tokens: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def choices(
     grid: Grid, registry: Registry, only: Mapping[str, Sequence[str]], first_seed: int = 0, seeds: int = 1
 ) -> list[Choice]:
-    """Every combination of the selected values, seeds innermost.
+    """Every combination of the selected values, seed by seed: the first whole table is there after 1/N of the time.
 
     Raises:
         ConfigError: for a value that the grid neither runs nor offers, or that is not registered.
@@ -131,8 +131,8 @@ def choices(
     numbers = _seeds(only["seed"]) if "seed" in only else range(first_seed, first_seed + seeds)
     return [
         Choice(dataset, architecture, tokenizer, conditioning, seed)
-        for dataset, architecture, tokenizer, conditioning in itertools.product(*values)
         for seed in numbers
+        for dataset, architecture, tokenizer, conditioning in itertools.product(*values)
     ]
 
 

@@ -49,6 +49,10 @@ def test_filters_select_defaults_and_offers_in_the_order_given():
     assert [c.seed for c in select("architecture=dit", seeds=3, first_seed=100)] == [100, 101, 102]
 
 
+def test_seeds_come_one_after_the_other_so_that_the_first_table_is_there_early():
+    assert [(c.seed, c.architecture) for c in select(seeds=2)] == [(seed, name) for seed in (0, 1) for name in LADDER]
+
+
 @pytest.mark.parametrize(
     ("only", "message"),
     [
