@@ -115,6 +115,12 @@ class Cell:
         parts = {"tokenizer": self._tokenizer(), "probe": self._probe(), "split": self.config["split"]}
         return stable_hash(parts, ARTEFACT_DIGITS)
 
+    @property
+    def artefact_keys(self) -> tuple[tuple[str, str], ...]:
+        """Kind and key of everything that it shares with other cells."""
+        kinds = ("data", "tokenizer", "latents", "probe", "ceiling")
+        return tuple((kind, getattr(self, f"{kind}_key")) for kind in kinds)
+
     def _data(self) -> dict[str, Any]:
         return {"dataset": self.config["dataset"], "seed": self.seed_of("data")}
 

@@ -78,12 +78,19 @@ def build_parser() -> argparse.ArgumentParser:
     commands.choices["run"].add_argument(
         "--allow-different-hardware", action="store_true", help="resume what began on another kind of device"
     )
+    commands.choices["run"].add_argument("--slurm", action="store_true", help="submit to SLURM instead of running here")
+    commands.choices["run"].add_argument("--dry-run", action="store_true", help="with --slurm: print, submit nothing")
     prepare = _add_command(commands, "prepare", "write a dataset's images, and check those that are there")
-    prepare.add_argument("--dataset", required=True, metavar="D")
+    what = prepare.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dataset", metavar="D")
+    what.add_argument(
+        "--cell", metavar="ID", help="all that a cell shares with others: images, tokenizer, judges, latents"
+    )
     prepare.add_argument("--preset", default="auto", metavar="P")
     evaluate = _add_command(commands, "evaluate", "sample and judge a finished cell again, with other settings")
     evaluate.add_argument("--cell", required=True, metavar="ID")
     evaluate.add_argument("--name", default="again", metavar="N", help="of evaluations/N.json (default: again)")
+    _add_command(commands, "cancel", "cancel what is left in SLURM's queue of this results folder")
     leaderboard = _add_command(commands, "leaderboard", "write leaderboard.csv and summary.csv from all records")
     for command in ("status", "plan"):
         _add_format(commands.choices[command])
@@ -97,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_command(commands: argparse._SubParsersAction, name: str, help_text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".", allow_abbrev=False)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: ./results")
-    if name != "leaderboard":
+    if name not in ("leaderboard", "cancel"):
         parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE", help="repeatable")
         parser.usage = f"{parser.prog} [OPTION ...] [KEY=VALUE ...]"
     return parser
@@ -150,6 +157,6 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
     arguments, unknown = parser.parse_known_args(tokens.options)
     if unknown:
         raise ConfigError(f"{arguments.command} knows no '{unknown[0]}'{nearest(unknown[0], options)}")
-    if tokens.overrides and arguments.command == "leaderboard":
-        raise ConfigError(f"leaderboard takes no KEY=VALUE: leave {tokens.overrides[0].key} out")
+    if tokens.overrides and arguments.command in ("leaderboard", "cancel"):
+        raise ConfigError(f"{arguments.command} takes no KEY=VALUE: leave {tokens.overrides[0].key} out")
     return arguments, tokens

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from benchmark import launch, workers
+from benchmark import launch, slurm, submission, workers
 from benchmark.cell import Cell
 from benchmark.cli import Tokens
 from benchmark.config import NAMED, ConfigError, Layer, nearest
@@ -14,8 +14,8 @@ from benchmark.leaderboard import SHOWN, columns, rebuild
 from benchmark.machine import this_machine
 from benchmark.plan import Plan, check_writable, duration, plan_cells, plan_grid, plan_stored
 from benchmark.registry import Registry, discover
-from benchmark.states import FAILED, OK, STATES, summary, to_run
-from benchmark.store import Record, Store
+from benchmark.states import OK, STATES, summary, to_run
+from benchmark.store import Store
 from benchmark.tables import FORMS, Row, render, short
 
 DEFAULT_GRID = "all"
@@ -29,15 +29,22 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
     check_writable(plan.store.results)
     if arguments.cell and os.environ.get(workers.PIPE):
         return _work(plan, arguments)
+    if arguments.slurm:
+        if arguments.cell:
+            raise ConfigError("--slurm submits grids: leave --cell out")
+        selected, options = to_run(plan.states, only_states), _worker_options(arguments)
+        return submission.submit(
+            plan, selected, submission.read_config(plan.registry, tokens.overrides), options, arguments.dry_run
+        )
     before = {name: plan.store.record_count(name) for name in plan.cells}
     selected = to_run(plan.states, only_states)
+    if arguments.cell and slurm.JOB in os.environ and selected and submission.given_up(plan, arguments.cell):
+        selected = []
     plan.check_room(selected)
     gpus = workers.gpu_names(plan.machine.gpus)
     at_once = workers.auto_jobs(plan.threads, gpus) if jobs == "auto" else int(jobs)
     _say(*plan.notes, *plan.heading(selected, min(at_once, max(1, len(selected)))), summary(plan.states, selected))
-    for name in selected:
-        if not (path := plan.store.cell(name).config).exists():
-            plan.cells[name].write(path)
+    plan.write_configs(selected)
     code = _launch(plan, selected, jobs, gpus, before, arguments) if selected else 0
     rows = rebuild(plan.store)
     _draw(plan.store, rows)
@@ -66,8 +73,9 @@ def status(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """A table of states and reasons; without a selection, of every cell that the results folder has."""
     only_states = _only_states(arguments)
     plan = _plan(arguments, tokens)
+    waiting = slurm.queued(plan.store.results)
     rows: list[Row] = [
-        {"cell": name, "state": state.name, "reason": state.reason}
+        {"cell": name, "state": state.name, "reason": "; ".join(filter(None, (state.reason, waiting.get(name))))}
         for name, state in plan.states.items()
         if not only_states or state.name in only_states
     ]
@@ -113,6 +121,12 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write a dataset's images, or check those that are there against their manifest."""
     store, registry = Store(arguments.results), discover(arguments.plugin)
     check_writable(store.results)
+    if arguments.cell:
+        cell = Cell.read(store.cell(arguments.cell).config)
+        _fix_threads(cell)
+        from benchmark import runner
+
+        return runner.prepare_cell(cell, store, registry)
     only = [f"dataset={arguments.dataset}"]
     plan = plan_grid(store, registry, this_machine(), DEFAULT_GRID, arguments.preset, only, 1, tokens.overrides)
     cell = next(iter(plan.cells.values()))
@@ -122,11 +136,20 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     return runner.prepare_data(cell, store, registry)
 
 
+def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:
+    """Cancel what is left of this results folder's submissions; other jobs stay."""
+    jobs = slurm.cancel(arguments.results.absolute())
+    _say(f"cancelled {', '.join(jobs)}" if jobs else f"nothing of {arguments.results.absolute()} is in the queue")
+    return 0
+
+
 def _plan(arguments: argparse.Namespace, tokens: Tokens) -> Plan:
     """What options, filters and overrides select."""
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds {arguments.seeds} must be at least 1")
-    store, registry, machine = Store(arguments.results), discover(arguments.plugin), this_machine()
+    store, registry = Store(arguments.results), discover(arguments.plugin)
+    submits = getattr(arguments, "slurm", False)
+    machine = slurm.node(submission.read_config(registry, tokens.overrides)) if submits else this_machine()
     described = arguments.preset or tokens.only or tokens.overrides
     if arguments.cell:
         if described:
@@ -134,7 +157,7 @@ def _plan(arguments: argparse.Namespace, tokens: Tokens) -> Plan:
         return plan_cells(store, registry, machine, [arguments.cell])
     if arguments.command == "status" and not (arguments.grid or described):
         return plan_stored(store, registry, machine)
-    grid, preset = arguments.grid or DEFAULT_GRID, arguments.preset or "auto"
+    grid, preset = arguments.grid or DEFAULT_GRID, arguments.preset or ("paper" if submits else "auto")
     return plan_grid(store, registry, machine, grid, preset, tokens.only, arguments.seeds, tokens.overrides)
 
 
@@ -147,17 +170,6 @@ def _launch(
     arguments: argparse.Namespace,
 ) -> int:
     """Run the selected cells, a process each; the launcher's exit code."""
-
-    def failed_record(name: str, reason: str) -> Record:
-        cell = plan.cells[name]
-        identity = {"cell": name, "state": FAILED, "reason": reason, "setting": cell.setting}
-        return {
-            **identity,
-            "fingerprint": cell.fingerprint(plan.registry),
-            "row": cell.row(),
-            "config": dict(cell.config),
-        }
-
     return launch.run_cells(
         selected,
         plan.store,
@@ -166,8 +178,9 @@ def _launch(
         gpus=gpus,
         extra_args=_worker_options(arguments),
         ended_before={name: before[name] for name in selected},
-        failed_record=failed_record,
+        failed_record=plan.failed_record,
         estimates={name: plan.estimates[name].minutes for name in selected},
+        grace=float(os.environ.get(workers.GRACE, launch.GRACE_SECONDS)),
     )
 
 

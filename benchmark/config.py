@@ -83,6 +83,7 @@ SECTIONS = {  # section of the config -> where its dataclass stands
     "trainer": ("benchmark.config", "TrainerConfig"),
     "probe": ("probes.linear", "ProbeConfig"),
     "evaluation": ("probes.evaluation", "EvaluationConfig"),
+    "slurm": ("benchmark.slurm", "SlurmConfig"),
 }
 NAMED = ("dataset", "tokenizer", "architecture")  # sections that hold one config for every registered name
 

@@ -21,6 +21,7 @@ from benchmark.config import (
     ConfigError,
     Layer,
     Override,
+    hashed_part,
     names_in,
     native_layer,
     nearest,
@@ -204,7 +205,7 @@ class Composer:
             LeftOut: for an architecture that cannot model the tokenizer's latents.
         """
         whole = self._compose(choice)
-        config = {key: value for key, value in whole.items() if key not in NAMED}
+        config = {key: value for key, value in hashed_part(whole).items() if key not in NAMED}
         config["seed"] = choice.seed
         for kind in NAMED:
             name = getattr(choice, kind)

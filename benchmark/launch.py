@@ -21,6 +21,7 @@ from benchmark.progress import GridProgress
 from benchmark.store import Record, Store
 from benchmark.workers import CUT_OFF, ENDED_BEFORE, NOT_OK, OK, command_line, environments, state_and_reason
 
+GRACE_SECONDS = 20.0  # that workers have to save in
 MAX_STRIKES = 3  # ends by a signal in a row without a new checkpoint
 
 
@@ -37,7 +38,7 @@ def run_cells(
     estimates: Mapping[str, float] | None = None,
     command: Callable[[str], Sequence[str]] | None = None,
     interval: float = 15.0,
-    grace: float = 20.0,
+    grace: float = GRACE_SECONDS,
     say: Callable[[str], None] | None = None,
 ) -> int:
     """Run cells until each has ended, here or in somebody else's hands, and say whether all are ok.
@@ -258,7 +259,7 @@ class _Launcher:
         def count(number: int, frame: FrameType | None) -> None:
             self._stops += 1
 
-        wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # the last: Slurm's warning
         heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
         before = {number: signal.signal(number, count) for number in heard}
         try:

@@ -15,8 +15,8 @@ from benchmark.estimate import GIGABYTE, Estimate, Estimator, disk_bytes, total_
 from benchmark.grid import Composer, LeftOut, choices, load_grid, parse_only
 from benchmark.machine import Machine
 from benchmark.registry import Registry
-from benchmark.states import State, state_of
-from benchmark.store import Store
+from benchmark.states import FAILED, State, state_of
+from benchmark.store import Record, Store
 from benchmark.tables import Row
 
 COLUMNS = ("cell", "state", "minutes", "basis")
@@ -77,6 +77,25 @@ class Plan:
             f"disk      about {self.disk(selected) / GIGABYTE:.2f} GB, {self.free() / GIGABYTE:.0f} GB free",
             f"results   {self.store.results}",
         ]
+
+    def write_configs(self, names: Sequence[str]) -> None:
+        """Write what ``run --cell ID`` reads."""
+        for name in names:
+            if not (path := self.store.cell(name).config).exists():
+                self.cells[name].write(path)
+
+    def failed_record(self, name: str, reason: str) -> Record:
+        """The record of a cell that could not write one itself."""
+        cell = self.cells[name]
+        return {
+            "cell": name,
+            "state": FAILED,
+            "reason": reason,
+            "setting": cell.setting,
+            "fingerprint": cell.fingerprint(self.registry),
+            "row": cell.row(),
+            "config": dict(cell.config),
+        }
 
     def disk(self, selected: Sequence[str]) -> int:
         return disk_bytes(self.cells[name] for name in selected)

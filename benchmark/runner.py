@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -67,6 +69,34 @@ def prepare_data(cell: Cell, store: Store, registry: Registry) -> int:
     for part in PARTS:
         print(f"  {part}: {len(data.images(part))} images of {len(data.space.compositions)} compositions")
     return 0
+
+
+def prepare_cell(cell: Cell, store: Store, registry: Registry) -> int:
+    """Build all that a cell shares with others. If that fails, the unfinished cells that share it fail with its reason."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Preempted
+
+    for name in (
+        signal.SIGTERM,
+        signal.SIGUSR1,
+    ):  # artefacts are built aside, so it may be anywhere; `fit` sets its own
+        signal.signal(name, stop)
+    quiet_threads(cell.threads)
+    try:
+        Artefacts(cell, store, registry).prepare()
+    except Preempted:
+        print("cut off; the same command goes on from what is there")
+        return CUT_OFF
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"what it shares with other cells could not be made: {reason_of(error)}"
+        for name in store.cell_ids():
+            other = Cell.read(store.cell(name).config)
+            if other.artefact_keys == cell.artefact_keys and not store.record_count(name):
+                store.write_record(name, CellRun(other, store, registry, lambda: None).failure(reason))
+        return NOT_OK
+    return ENDED_OK
 
 
 class CellRun:

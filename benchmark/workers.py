@@ -24,6 +24,7 @@ from benchmark.store import Store
 
 OK, NOT_OK, CUT_OFF = 0, 1, 75  # exit codes; 75 is EX_TEMPFAIL of sysexits.h
 PIPE = "BENCHMARK_LAUNCHER"  # set to "pipe" in a worker whose standard input ends when its launcher does
+GRACE = "BENCHMARK_GRACE"  # seconds that a launcher gives its workers to save in, once it is told to stop
 ENDED_BEFORE = "BENCHMARK_ENDED_BEFORE"  # how often the cell had ended when the launcher chose to run it
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

@@ -1,0 +1,256 @@
+"""Cells as SLURM job arrays: scripts that one can read, submitted with sbatch, found again with squeue.
+
+A submission is a folder ``RESULTS/slurm/NAME``: for each set of artefacts a script that builds them, for its cells a
+script for a job array, a list of cell ids (line i is task i), and ``jobs.json`` with the job numbers. A task is the
+public command, ``python -m benchmark run --cell ID``; nothing else happens on a node.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark import ROOT
+from benchmark.config import ConfigError
+from benchmark.files import read_json, write_json, write_text
+from benchmark.machine import Machine
+from benchmark.store import Store
+from benchmark.workers import CUT_OFF, GRACE
+
+JOB = "SLURM_JOB_ID"  # set in every task
+MAX_ARRAY_SIZE = 1000  # Slurm's default, where scontrol does not say
+WAITING_SECONDS = 60  # for an answer of Slurm's commands
+
+
+@dataclass
+class SlurmConfig:
+    """What a site wants to be told. Nothing else is taken from the shell that submits."""
+
+    partition: str = ""  # empty: the site's default
+    time: str = "12:00:00"  # limit of a task; what needs longer is requeued and goes on from its checkpoint
+    gpus: int = 1  # a cell; 0 where there are none
+    gpu_request: str = "--gres=gpu:{gpus}"  # some sites want --gpus-per-node={gpus}
+    cpus_per_task: int = 8
+    mem: str = "32G"
+    max_running: int = 32  # tasks of a submission at once
+    setup: list[str] = field(default_factory=list)  # shell lines before python, such as `module load cuda`
+    python: str = ""  # on the nodes; empty: the interpreter that submits
+    launcher: str = ""  # in front of python, such as `apptainer exec --nv image.sif`
+    extra: list[str] = field(default_factory=list)  # raw options, such as --account=vision
+    warn_seconds: int = 120  # from the warning to the end of a task's time: enough for a step and a checkpoint
+    requeue: bool = True  # false where it is forbidden: then submit again
+
+    def validate(self) -> None:
+        """Raise ValueError for what no script can be made of."""
+        for key, least in (("gpus", 0), ("cpus_per_task", 1), ("max_running", 1), ("warn_seconds", 1)):
+            if getattr(self, key) < least:
+                raise ValueError(f"slurm.{key}={getattr(self, key)} must be at least {least}")
+        wrong = next((option for option in self.extra if not option.startswith("-")), None)
+        if wrong is not None:
+            raise ValueError(f"slurm.extra: {wrong} is no option of sbatch; write it as --account=NAME")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A script for an array of cells; `after` is the job that must end well before it."""
+
+    name: str
+    cells: tuple[str, ...]
+    text: str
+    after: str = ""
+
+
+def node(config: SlurmConfig) -> Machine:
+    """The machine that a task will find. A GPU of a cluster computes in bfloat16."""
+    device = "cuda" if config.gpus else "cpu"
+    return Machine(device, config.gpus, config.cpus_per_task, bf16=bool(config.gpus))
+
+
+def make_jobs(
+    folder: Path,
+    groups: Sequence[tuple[bool, Sequence[str]]],
+    store: Store,
+    config: SlurmConfig,
+    options: Sequence[str] = (),
+    array_size: int = MAX_ARRAY_SIZE,
+) -> list[Job]:
+    """The scripts of a submission, in the order in which they must be submitted.
+
+    Args:
+        folder: where `submit` will write them.
+        groups: cells that share all artefacts, and whether these have to be built first.
+        options: of every task, such as ``--plugin FILE``.
+        array_size: the most tasks that an array may have.
+    """
+    jobs: list[Job] = []
+    arrays = sum(-(-len(cells) // array_size) for _, cells in groups)
+    limit = max(1, config.max_running // max(1, arrays))
+    for number, (build, cells) in enumerate(groups):
+        before = ""
+        if build:
+            before = f"artefacts-{number}"
+            jobs.append(_job(folder, before, cells[:1], ["prepare", "--cell"], store, config, options, 1))
+        for part in range(0, len(cells), array_size):
+            name = f"cells-{number}-{part // array_size}"
+            chunk = cells[part : part + array_size]
+            jobs.append(_job(folder, name, chunk, ["run", "--cell"], store, config, options, limit, before))
+    return jobs
+
+
+def _job(
+    folder: Path,
+    name: str,
+    cells: Sequence[str],
+    command: Sequence[str],
+    store: Store,
+    config: SlurmConfig,
+    options: Sequence[str],
+    limit: int,
+    after: str = "",
+) -> Job:
+    directives = "\n".join(f"#SBATCH {option}" for option in _options(folder, name, len(cells), limit, config))
+    python = [*shlex.split(config.launcher), config.python or sys.executable, "-m", "benchmark"]
+    task = shlex.join(
+        ["srun", "--ntasks=1", f"--cpus-per-task={config.cpus_per_task}", "--kill-on-bad-exit=1", *python]
+    )
+    rest = shlex.join(["--results", str(store.results), *options])
+    text = SCRIPT.format(
+        directives=directives,
+        path=shlex.quote(str(ROOT)),
+        grace=f"{GRACE}={max(1, config.warn_seconds - 20)}",  # seconds to save in, after the warning
+        setup="\n".join(config.setup) or ":",
+        cells=shlex.quote(str(folder / f"{name}.txt")),
+        command=f'{task} {shlex.join(command)} "$cell" {rest}',
+        cut_off=CUT_OFF,
+        requeue='scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" || true' if config.requeue else ":",
+    )
+    return Job(name, tuple(cells), text, after)
+
+
+SCRIPT = """\
+#!/bin/bash
+{directives}
+
+export PYTHONPATH={path} PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 {grace}
+{setup}
+cell=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {cells})
+echo "--- $(date '+%F %T') $cell on $(hostname), start $((${{SLURM_RESTART_COUNT:-0}} + 1))"
+{command}
+code=$?
+if [ "$code" = {cut_off} ]; then  # cut off with its checkpoint written: it goes on from there
+    {requeue}
+fi
+exit "$code"
+"""
+
+
+def _options(folder: Path, name: str, count: int, limit: int, config: SlurmConfig) -> Iterator[str]:
+    yield f"--job-name=benchmark-{name}"
+    yield f"--array=0-{count - 1}%{limit}"
+    yield f"--output={folder}/%x-%a.log"
+    yield "--open-mode=append"
+    yield "--export=NONE"  # nothing of the submitting shell
+    yield "--nodes=1"
+    yield "--ntasks=1"
+    yield f"--cpus-per-task={config.cpus_per_task}"
+    yield f"--mem={config.mem}"
+    yield f"--time={config.time}"
+    yield f"--signal=USR1@{config.warn_seconds}"
+    yield "--requeue" if config.requeue else "--no-requeue"
+    if config.partition:
+        yield f"--partition={config.partition}"
+    if config.gpus:
+        yield config.gpu_request.format(gpus=config.gpus)
+    yield from config.extra
+
+
+def submit(folder: Path, jobs: Sequence[Job]) -> dict[str, str]:
+    """Write scripts and submit them in their order; name -> job number, which ``jobs.json`` holds after every one.
+
+    Raises:
+        ConfigError: if sbatch refuses, with its words; what was submitted before stays in ``jobs.json``.
+    """
+    numbers: dict[str, str] = {}
+    for job in jobs:
+        write_text(folder / f"{job.name}.txt", "".join(f"{cell}\n" for cell in job.cells))
+        write_text(folder / f"{job.name}.sh", job.text)
+        after = [f"--dependency=afterok:{numbers[job.after]}", "--kill-on-invalid-dep=yes"] if job.after else []
+        answer = _ask("sbatch", "--parsable", *after, str(folder / f"{job.name}.sh"))
+        numbers[job.name] = answer.strip().partition(";")[0]  # JOB;CLUSTER
+        listed = [{"name": j.name, "job": numbers[j.name], "cells": list(j.cells)} for j in jobs if j.name in numbers]
+        write_json(folder / "jobs.json", {"jobs": listed})
+    return numbers
+
+
+def submissions(results: Path) -> list[dict[str, Any]]:
+    """Every array that was submitted for a results folder: name, job and cells."""
+    found: list[dict[str, Any]] = []
+    for path in sorted((results / "slurm").glob("*/jobs.json")):
+        found += (read_json(path) or {}).get("jobs", [])
+    return found
+
+
+def queued(results: Path) -> dict[str, str]:
+    """Cell -> where its task stands in the queue, such as ``pending in job 12_3 (Resources)``; empty without Slurm."""
+    arrays = {array["job"]: array for array in submissions(results) if array["name"].startswith("cells-")}
+    if not arrays or shutil.which("squeue") is None:
+        return {}
+    found: dict[str, str] = {}
+    for line in _queue(list(arrays)):
+        job, task, state, reason = line.split("|", 3)
+        why = f" ({reason})" if reason not in ("None", "") else ""
+        if job in arrays and task.isdecimal() and int(task) < len(arrays[job]["cells"]):
+            found[arrays[job]["cells"][int(task)]] = f"{state.lower()} in job {job}_{task}{why}"
+    return found
+
+
+def cancel(results: Path) -> list[str]:
+    """Cancel what is left of our submissions; the numbers of the jobs."""
+    ours = {array["job"] for array in submissions(results)}
+    left = sorted({line.split("|", 1)[0] for line in _queue(list(ours))} & ours, key=int) if ours else []
+    if left:
+        _ask("scancel", *left)
+    return left
+
+
+def max_array_size() -> int:
+    """The most tasks of an array on this cluster."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"))
+    return max(1, int(found.group(1)) - 1) if found else MAX_ARRAY_SIZE
+
+
+def new_folder(results: Path) -> Path:
+    """Where a submission will be; the time, and this process, since two login nodes may submit at once."""
+    return results / "slurm" / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}"
+
+
+def _queue(jobs: list[str]) -> list[str]:
+    """``JOB|TASK|STATE|REASON`` of every task in the queue; jobs that ended long ago are no error."""
+    lines = _ask("squeue", "--array", "--noheader", "--me", "--format=%F|%K|%T|%r").splitlines()
+    return [line for line in lines if line.split("|", 1)[0] in jobs]
+
+
+def _ask(*command: str) -> str:
+    """What a command of Slurm prints.
+
+    Raises:
+        ConfigError: if it is not there, does not answer, or refuses.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAITING_SECONDS, check=False)
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no {command[0]} here: submit from a login node of a SLURM cluster") from error
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(f"{command[0]} did not answer within {WAITING_SECONDS} s: try again later") from error
+    if done.returncode:
+        raise ConfigError(f"{command[0]} refused: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
+    return done.stdout
