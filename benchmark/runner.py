@@ -77,11 +77,8 @@ def prepare_cell(cell: Cell, store: Store, registry: Registry) -> int:
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Preempted
 
-    for name in (
-        signal.SIGTERM,
-        signal.SIGUSR1,
-    ):  # artefacts are built aside, so it may be anywhere; `fit` sets its own
-        signal.signal(name, stop)
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # anywhere: artefacts are built aside; `fit` sets its own handlers
+        signal.signal(number, stop)
     quiet_threads(cell.threads)
     try:
         Artefacts(cell, store, registry).prepare()
