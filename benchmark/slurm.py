@@ -15,14 +15,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmark import ROOT
 from benchmark.config import ConfigError
 from benchmark.files import read_json, write_json, write_text
-from benchmark.machine import Machine
+from benchmark.machine import Machine, this_machine
 from benchmark.store import Store
 from benchmark.workers import CUT_OFF, GRACE
 
@@ -70,9 +70,10 @@ class Job:
 
 
 def node(config: SlurmConfig) -> Machine:
-    """The machine that a task will find. A GPU of a cluster computes in bfloat16."""
-    device = "cuda" if config.gpus else "cpu"
-    return Machine(device, config.gpus, config.cpus_per_task, bf16=bool(config.gpus))
+    """The machine that a task will find: GPUs of a cluster compute in bfloat16, its CPUs are as the one that submits."""
+    if config.gpus:
+        return Machine("cuda", config.gpus, config.cpus_per_task, bf16=True)
+    return replace(this_machine(), device="cpu", gpus=0, cores=config.cpus_per_task)
 
 
 def make_jobs(

@@ -1,0 +1,66 @@
+"""The suite on a real SLURM: submitted, preempted, requeued, and the same numbers as without all that."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmark.slurm import submissions
+from tests.suite import running
+from tests.suite.cluster import cluster, queue, why_not
+
+SELECTION = ("--preset", "smoke", "--only", "architecture=maskgit,dit", "trainer.max_steps=120")
+SITE = ("slurm.gpus=0", "slurm.cpus_per_task=1", "slurm.mem=3G", "slurm.time=00:10:00")
+
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_not()), reason=why_not() or "never")]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str, results: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"never seen: {what}\n{slurm_logs(results)}"
+        time.sleep(0.2)
+
+
+def slurm_logs(results: Path) -> str:
+    return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in results.glob("slurm/*/*.log"))
+
+
+@pytest.mark.timeout(600)
+def test_a_grid_goes_through_the_queue_and_survives_a_preemption(tmp_path, monkeypatch):
+    results, undisturbed = tmp_path / "results", tmp_path / "undisturbed"
+    with cluster(tmp_path / "cluster") as environment:
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        running.run("run", "--slurm", *SELECTION, *SITE, results=results, code=0)
+        _, cells = submissions(results)
+        told = running.run("status", "--format", "csv", results=results, code=0)
+        assert told.count(f"pending in job {cells['job']}_") == 2 and "Dependency" in told
+
+        name = cells["cells"][1]
+        folder = results / "cells" / name
+        wait_for((folder / "checkpoints" / "last.ckpt").exists, 240, "a checkpoint of the second cell", results)
+        told = running.run("status", "--format", "csv", results=results, code=0)
+        assert f"running in job {cells['job']}_1" in told
+        task = f"{cells['job']}_1"
+        assert not (folder / "record.json").exists(), "too late to be preempted"
+        subprocess.run(["scontrol", "requeue", task], check=True, timeout=60)
+        time.sleep(1)
+        running.run("run", "--slurm", *SELECTION, *SITE, results=results, code=0)
+        assert len(submissions(results)) == 2  # all are queued: nothing was sent
+        subprocess.run(["scontrol", "update", f"jobid={task}", "StartTime=now"], check=False, timeout=60)
+        wait_for(lambda: len(running.records(results)) == 2, 300, "two records", results)
+        wait_for(lambda: not queue(environment), 60, "an empty queue", results)
+        running.run("run", "--slurm", *SELECTION, *SITE, results=results, code=0)
+        assert len(submissions(results)) == 2  # all are done
+
+    assert "start 2" in slurm_logs(results)
+    assert not list(results.glob("cells/*/record.1.json"))  # each was done once
+    running.run("run", *SELECTION, results=undisturbed, code=1)
+    for architecture, record in running.records(undisturbed).items():
+        same, cell = running.records(results)[architecture], Path("cells") / record["cell"]
+        assert running.outcome(same, results / cell) == running.outcome(record, undisturbed / cell)
