@@ -66,3 +66,71 @@ def test_a_grid_goes_through_the_queue_and_survives_a_preemption(tmp_path, monke
     for architecture, record in running.records(undisturbed).items():
         same, cell = running.records(results)[architecture], Path("cells") / record["cell"]
         assert running.outcome(same, results / cell) == running.outcome(record, undisturbed / cell)
+
+
+SLOW = '''
+"""An architecture whose steps take long, so that a cell outlives its task's time limit."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from architectures.base import GenerativeModel, architecture
+
+
+@dataclass
+class SlowConfig:
+    seconds: float = 1.0  # of a step
+
+
+@architecture("slow", SlowConfig)
+class Slow(GenerativeModel):
+    views = ("codes",)
+
+    def __init__(self, config, context):
+        super().__init__(config, context)
+        self.logits = torch.nn.Parameter(torch.zeros(context.tokens, len(context.codebook)))
+
+    def training_loss(self, latents, condition, generator):
+        time.sleep(self.config.seconds)
+        noise = torch.rand(latents.shape, generator=generator)  # the numbers depend on every step that was made
+        each = torch.nn.functional.cross_entropy(self.logits.T.expand(len(latents), -1, -1), latents, reduction="none")
+        return (each * noise).mean(), {}
+
+    def sample(self, condition, generator):
+        drawn = torch.multinomial(self.logits.softmax(-1), len(condition), replacement=True, generator=generator)
+        return drawn.T
+'''
+
+
+@pytest.mark.timeout(900)
+def test_a_cell_that_outlives_its_time_limit_is_requeued_until_it_is_done(tmp_path, monkeypatch):
+    results, plugin = tmp_path / "results", tmp_path / "slow.py"
+    plugin.write_text(SLOW)
+    selection = ("--plugin", plugin, "--preset", "smoke", "--only", "architecture=slow", "trainer.max_steps=40")
+    running.run("prepare", "--dataset", "shapes2d", "--preset", "smoke", results=results, code=0)
+    with cluster(tmp_path / "cluster") as environment:
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        site = (*SITE, "slurm.time=00:01:00", "slurm.warn_seconds=30")  # Slurm counts limits in minutes
+        running.run("run", "--slurm", *selection, *site, results=results, code=0)
+        cells = submissions(results)[-1]
+
+        def done() -> bool:
+            subprocess.run(  # a requeued task is held for two minutes otherwise
+                ["scontrol", "update", f"jobid={cells['job']}_0", "StartTime=now"], capture_output=True, check=False
+            )
+            time.sleep(2)
+            return len(running.records(results)) == 1
+
+        wait_for(done, 600, "a record", results)
+        wait_for(lambda: not queue(environment), 60, "an empty queue", results)
+    assert "start 2" in slurm_logs(results)
+    record = running.records(results)["slow"]
+    undisturbed = tmp_path / "undisturbed"
+    running.run("run", *selection, "architecture.slow.seconds=1.0", results=undisturbed, code=1)
+    cell = Path("cells") / record["cell"]
+    assert running.outcome(record, results / cell) == running.outcome(
+        running.records(undisturbed)["slow"], undisturbed / cell
+    )
