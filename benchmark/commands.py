@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
             plan, selected, submission.read_config(plan.registry, tokens.overrides), options, arguments.dry_run
         )
     before = {name: plan.store.record_count(name) for name in plan.cells}
-    selected = to_run(plan.states, only_states)
+    selected = plan.longest_first(to_run(plan.states, only_states))
     if arguments.cell and slurm.JOB in os.environ and selected and submission.given_up(plan, arguments.cell):
         selected = []
     plan.check_room(selected)

@@ -78,6 +78,13 @@ class Plan:
             f"results   {self.store.results}",
         ]
 
+    def longest_first(self, names: Sequence[str]) -> list[str]:
+        """Cells in the order in which to start them: seed by seed, and of a seed the longest first.
+
+        A long cell that begins last keeps one worker busy while the others have nothing left to do.
+        """
+        return sorted(names, key=lambda name: (self.cells[name].seed, -self.estimates[name].minutes))
+
     def write_configs(self, names: Sequence[str]) -> None:
         """Write what ``run --cell ID`` reads."""
         for name in names:

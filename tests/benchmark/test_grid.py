@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.cell import Cell
 from benchmark.config import ConfigError, Override
-from benchmark.estimate import Estimator, disk_bytes, total_minutes
+from benchmark.estimate import Estimate, Estimator, disk_bytes, total_minutes
 from benchmark.grid import Choice, Composer, LeftOut, choices, load_grid, parse_only
 from benchmark.machine import Machine
 from benchmark.plan import plan_grid
@@ -226,3 +226,12 @@ def test_totals_count_shared_artefacts_once_and_jobs_side_by_side():
     assert total_minutes(estimates, 2) == pytest.approx(total_minutes(estimates, 1) / 2)
     assert total_minutes(estimates, 100) == estimates[0].minutes
     assert disk_bytes([one, cell(seed=1)]) < 2 * disk_bytes([one])
+
+
+def test_seed_by_seed_the_longest_cells_start_first(tmp_path):
+    plan = plan_grid(Store(tmp_path), discover(), CPU, "all", "smoke", ["architecture=dit,mar"], 2)
+    plan.estimates = {
+        name: Estimate({"dit": 1.0, "mar": 2.0}[cell.architecture], "") for name, cell in plan.cells.items()
+    }
+    ordered = [(plan.cells[name].seed, plan.cells[name].architecture) for name in plan.longest_first(list(plan.cells))]
+    assert ordered == [(0, "mar"), (0, "dit"), (1, "mar"), (1, "dit")]
