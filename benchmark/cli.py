@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from benchmark.config import ConfigError, Override, nearest
 from benchmark.files import DiskFull, NoHardLinks
 
-NOT_OK, WRONG_INPUT = 1, 2  # the other exit codes are those of the launcher: 0, 1 and 75
+NOT_OK, WRONG_INPUT, CUT_OFF = 1, 2, 75  # of these, 1 and 75 are the launcher's as well
 EPILOG = """\
 examples:
   python -m benchmark run                                      every architecture, sized for this machine
@@ -128,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 all ok, 1 some not, 2 wrong input, 75 cut off and resumable."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
+    if "SLURM_JOB_ID" in os.environ and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, _cut_off)  # the warning may come before anything has begun
     try:
         arguments, tokens = _parse(parser, argv)
         from benchmark import commands
@@ -144,6 +149,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `plan | head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (so that the interpreter's last flush does not fail too)
         return 0
+
+
+def _cut_off(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(CUT_OFF)
 
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, Tokens]:
