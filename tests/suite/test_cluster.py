@@ -29,7 +29,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str, results: 
 
 
 def slurm_logs(results: Path) -> str:
-    return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in results.glob("slurm/*/*.log"))
+    return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in results.glob("slurm/*/*.log"))
 
 
 @pytest.mark.timeout(600)
