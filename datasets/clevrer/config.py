@@ -29,7 +29,7 @@ class ClevrerConfig:
     radius_jitter: float = 0.08  # uniform +-; our choice: about a tenth
     speed_slow: float = 1.2  # units a second; the slowest clip still moves by two radii
     speed_fast: float = 2.4  # units a second; the fastest one crosses a third of the image
-    colour_jitter: float = 0.1  # uniform +- per channel of the linear RGB, clipped to [0, 1]; as Shapes2D's
+    colour_jitter: float = 0.05  # uniform +- per channel of the linear RGB, clipped to [0, 1]; about +-.1 of a dark channel in sRGB
     depth_jitter: float = 1.2  # units towards and away from the camera, uniform +-
     heading_jitter: float = 0.25  # rad, uniform +-: how far the path turns away from image-right
     lamp_jitter: float = 1.0  # units per axis, uniform +-, the three lamps; CLEVR
