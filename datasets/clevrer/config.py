@@ -23,13 +23,17 @@ class ClevrerConfig:
 
     resolution: int = 64  # px; the paper preset's
     frames: int = 16  # a clip
-    seconds: float = 1.25  # from the first frame to the last, 12 frames a second at 16 (MOVi-A); 8 frames cover the same path
+    seconds: float = (
+        1.25  # from the first frame to the last, 12 frames a second at 16 (MOVi-A); 8 frames cover the same path
+    )
     lens: float = 45.0  # mm; Kubric has 35, which leaves objects 5 to 12 px wide at 64 px
     radius: float = 0.7  # of a sphere, CLEVR's large size; cubes and cylinders are as large to the eye
     radius_jitter: float = 0.08  # uniform +-; our choice: about a tenth
     speed_slow: float = 1.2  # units a second; the slowest clip still moves by two radii
     speed_fast: float = 2.4  # units a second; the fastest one crosses a third of the image
-    colour_jitter: float = 0.05  # uniform +- per channel of the linear RGB, clipped to [0, 1]; about +-.1 of a dark channel in sRGB
+    colour_jitter: float = (
+        0.05  # uniform +- per channel of the linear RGB, clipped to [0, 1]; about +-.1 of a dark channel in sRGB
+    )
     depth_jitter: float = 1.2  # units towards and away from the camera, uniform +-
     heading_jitter: float = 0.25  # rad, uniform +-: how far the path turns away from image-right
     lamp_jitter: float = 1.0  # units per axis, uniform +-, the three lamps; CLEVR
@@ -115,6 +119,7 @@ class ClevrerConfig:
         _require(not unknown, "nuisance", self.nuisance, remedy)
         _require(self.lamp_jitter <= 1.5, "lamp_jitter", self.lamp_jitter, "lamps would meet objects; use at most 1.5")
         _require(self.camera_jitter <= 1.5, "camera_jitter", self.camera_jitter, "use at most 1.5")
+        _require(self.depth_jitter <= 2.5, "depth_jitter", self.depth_jitter, "use at most 2.5")
         remedy = f"objects leave the image by {-self.slack:.2f} units; use a smaller speed, radius or lens"
         _require(self.slack >= 0, "speed_fast", self.speed_fast, remedy)
 

@@ -20,7 +20,7 @@ from datasets.clevrer.scenes import Scenes
 from datasets.clevrer.shading import Hits, shade
 from datasets.clevrer.solids import MISSED
 from datasets.clevrer.stage import GLOW, LIGHTS, SAMPLES, Stage
-from datasets.clevrer.world import AMBIENT, FLOOR, Vector, dot, facing, half_extent, unit
+from datasets.clevrer.world import AMBIENT, FLOOR, Vector, dot, facing, half_extent, minus, take, unit, vector
 
 RAYS_AT_ONCE = 2**18  # a tensor of them is 1 MB: it stays in a core's cache
 
@@ -31,6 +31,16 @@ class Videos:
 
     frames: Tensor  # (B, T, 3, H, W) uint8, sRGB
     segmentation: Tensor  # (B, T, H, W) uint8: 0 is the floor, n + 1 is object n
+
+
+def seen_colour(videos: Videos, index: int = 0) -> Tensor:
+    """Mean sRGB of an object over the pixels and frames in which it is seen: float32 (B, 3) in [0, 1].
+
+    What a judge measures; the values behind a colour are the linear RGB of the material, before any light.
+    """
+    seen = (videos.segmentation == index + 1).unsqueeze(2)  # (B, T, 1, H, W)
+    total = (videos.frames.long() * seen).sum((1, 3, 4))  # whole numbers: any order of adding gives the same
+    return (total.double() / seen.sum((1, 3, 4)).clamp(min=1) / 255).float()
 
 
 @torch.no_grad()
@@ -52,7 +62,7 @@ def render(scenes: Scenes, resolution: int, lens: float) -> Videos:
 
 def _render(scenes: Scenes, resolution: int, lens: float) -> Videos:
     stage = Stage(scenes)
-    eye = _vector(scenes.eye.float().unsqueeze(1))  # (B, 1)
+    eye = vector(scenes.eye.float().unsqueeze(1))  # (B, 1)
     rays = _camera_rays(scenes.eye, resolution, lens)  # (B, R)
     view = _Floor(stage, eye, rays)
     depth, owner = _first_met(stage, eye, rays, view.distance)
@@ -88,10 +98,10 @@ class _Floor:
         self.towards: list[Vector] = []  # (B, R) each, to the lights
         self.gain: list[Tensor] = []  # (B, R), what each light adds where nothing blocks it, before its colour
         grid = (len(reach), SAMPLES, -1)
-        point = _vector(torch.stack([t.view(grid) for t in self.point], -1))
+        point = vector(torch.stack([t.view(grid) for t in self.point], -1))
         for light in stage.lights:
-            source = _vector(torch.stack(light.samples, -1).unsqueeze(2))  # (B, SAMPLES, 1)
-            axis = _vector(torch.stack(light.axis, -1).view(-1, 1, 1, 3))
+            source = vector(torch.stack(light.samples, -1).unsqueeze(2))  # (B, SAMPLES, 1)
+            axis = vector(torch.stack(light.axis, -1).view(-1, 1, 1, 3))
             direction, strength = light.towards(point, source, axis)
             x, y, z = (t.expand_as(point[0]).flatten(1) for t in direction)
             self.towards.append((x, y, z))
@@ -110,15 +120,16 @@ def _first_met(stage: Stage, eye: Vector, rays: Vector, floor: Tensor) -> tuple[
     shape = (len(floor), stage.frames, floor.shape[1])
     depth = floor.unsqueeze(1).expand(shape).reshape(-1)
     owner = torch.zeros_like(depth, dtype=torch.uint8)
-    direction = _vector(torch.stack(rays, -1).unsqueeze(1))  # (B, 1, R)
+    start = vector(torch.stack(eye, -1).unsqueeze(1))  # (B, 1, 1)
+    direction = vector(torch.stack(rays, -1).unsqueeze(1))  # (B, 1, R)
     for index in range(stage.count):
         centre, square = stage.spheres(index)
-        offset = eye[0].unsqueeze(1) - centre[0], eye[1].unsqueeze(1) - centre[1], eye[2].unsqueeze(1) - centre[2]
+        offset = minus(start, centre)
         middle = dot(offset, direction)
         near = middle * middle > dot(offset, offset) - square
         where = (near & (square > 0)).flatten().nonzero().squeeze(1)
         frame, ray = _frame_and_ray(where, stage, shape[2])
-        distance = stage.meet(index, frame, _rows(eye, frame // stage.frames), _rows(rays, ray))
+        distance = stage.meet(index, frame, take(eye, frame // stage.frames), take(rays, ray))
         nearer = distance < depth[where]
         depth[where[nearer]] = distance[nearer]
         owner[where[nearer]] = index + 1
@@ -129,19 +140,19 @@ def _cast_shadows(stage: Stage, view: _Floor, owner: Tensor, colour: list[Tensor
     """Take from the floor, in place, the light that objects block."""
     size = view.distance.shape[1]
     seen = (owner == 0).view(len(view.distance), stage.frames, size)
-    point = view.point[0].unsqueeze(1), view.point[1].unsqueeze(1)
+    point = vector(torch.stack(view.point, -1).unsqueeze(1))  # (B, 1, R)
     for light in range(LIGHTS):
-        direction = _vector(torch.stack(view.towards[light], -1).unsqueeze(1))  # (B, 1, R)
+        direction = vector(torch.stack(view.towards[light], -1).unsqueeze(1))  # (B, 1, R)
         reached = seen & (view.gain[light] > 0).unsqueeze(1)
         dark = torch.zeros_like(owner, dtype=torch.bool)
         for index in range(stage.count):
             centre, square = stage.spheres(index)
-            offset = point[0] - centre[0], point[1] - centre[1], -centre[2]
+            offset = minus(point, centre)
             middle = dot(offset, direction)
             near = middle * middle > dot(offset, offset) - square
             where = (near & (middle < 0) & reached & (square > 0)).flatten().nonzero().squeeze(1)
             frame, ray = _frame_and_ray(where, stage, size)
-            met = stage.meet(index, frame, _rows(view.point, ray), _rows(view.towards[light], ray)) < MISSED
+            met = stage.meet(index, frame, take(view.point, ray), take(view.towards[light], ray)) < MISSED
             dark[where[met]] = True
         where = dark.nonzero().squeeze(1)
         _, ray = _frame_and_ray(where, stage, size)
@@ -150,9 +161,7 @@ def _cast_shadows(stage: Stage, view: _Floor, owner: Tensor, colour: list[Tensor
             colour[channel][where] -= lost * GLOW[light][channel]
 
 
-def _draw_objects(
-    stage: Stage, eye: Vector, rays: Vector, depth: Tensor, owner: Tensor, colour: list[Tensor]
-) -> None:
+def _draw_objects(stage: Stage, eye: Vector, rays: Vector, depth: Tensor, owner: Tensor, colour: list[Tensor]) -> None:
     """Colour, in place, the rays that meet an object first."""
     size = rays[0].shape[1]
     for index in range(stage.count):
@@ -160,7 +169,7 @@ def _draw_objects(
         if not len(where):
             continue
         frame, ray = _frame_and_ray(where, stage, size)
-        start, direction = _rows(eye, frame // stage.frames), _rows(rays, ray)
+        start, direction = take(eye, frame // stage.frames), take(rays, ray)
         reach = depth[where]
         hits = Hits.on_object(stage, index, frame, (ray % size) // (size // SAMPLES), start, direction, reach)
         for channel, value in enumerate(shade(stage, hits, mirror=True)):
@@ -171,16 +180,6 @@ def _frame_and_ray(where: Tensor, stage: Stage, size: int) -> tuple[Tensor, Tens
     """Places in (B, T, R) as frames of (B * T) and rays of (B * R)."""
     frame = where // size
     return frame, where % size + (frame // stage.frames) * size
-
-
-def _rows(vector: Vector, where: Tensor) -> Vector:
-    return vector[0].flatten()[where], vector[1].flatten()[where], vector[2].flatten()[where]
-
-
-def _vector(stacked: Tensor) -> Vector:
-    """(..., 3) as three tensors."""
-    x, y, z = stacked.unbind(-1)
-    return x.contiguous(), y.contiguous(), z.contiguous()
 
 
 def _encode(linear: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from datasets.clevrer.solids import MISSED
-from datasets.clevrer.stage import GLOW, Stage
-from datasets.clevrer.world import AMBIENT, FLOOR, Vector, dot, unit
+from datasets.clevrer.stage import GLOW, SAMPLES, Stage
+from datasets.clevrer.world import AMBIENT, FLOOR, Vector, ahead, dot, minus, take, unit, vector
 
 # Exponents of Blinn and Phong, as powers of two: squaring rounds alike everywhere, a power may not.
 RUBBER_GLOSS, RUBBER_SQUARINGS = 0.03, 2  # roughness .75, a little specular
@@ -37,8 +37,7 @@ class Hits:
     ) -> Hits:
         """Rays (M,) that meet object ``index`` at a distance ``reach``."""
         video = frame // stage.frames
-        point = _ahead(start, direction, reach)
-        red, green, blue = stage.rgb[video, index].unbind(1)
+        point = ahead(start, direction, reach)
         return Hits(
             frame=frame,
             sample=sample,
@@ -46,14 +45,14 @@ class Hits:
             point=point,
             normal=stage.normal(index, frame, point),
             view=(-direction[0], -direction[1], -direction[2]),
-            base=(red, green, blue),
+            base=vector(stage.rgb[video, index]),
             metal=stage.metal[video, index],
         )
 
     @staticmethod
     def on_floor(frame: Tensor, sample: Tensor, start: Vector, direction: Vector, reach: Tensor) -> Hits:
         """Rays (M,) that meet the floor at a distance ``reach``."""
-        x, y, _ = _ahead(start, direction, reach)
+        x, y, _ = ahead(start, direction, reach)
         zero, one = torch.zeros_like(x), torch.ones_like(x)
         return Hits(
             frame=frame,
@@ -68,8 +67,16 @@ class Hits:
 
     def rows(self, rows: Tensor) -> Hits:
         """Some of the points."""
-        vectors = ((v[0][rows], v[1][rows], v[2][rows]) for v in (self.point, self.normal, self.view, self.base))
-        return Hits(self.frame[rows], self.sample[rows], self.owner[rows], *vectors, self.metal[rows])
+        return Hits(
+            frame=self.frame[rows],
+            sample=self.sample[rows],
+            owner=self.owner[rows],
+            point=take(self.point, rows),
+            normal=take(self.normal, rows),
+            view=take(self.view, rows),
+            base=take(self.base, rows),
+            metal=self.metal[rows],
+        )
 
 
 def shade(stage: Stage, hits: Hits, mirror: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,15 +92,14 @@ def shade(stage: Stage, hits: Hits, mirror: bool) -> tuple[Tensor, Tensor, Tenso
     colour = [base * matt * AMBIENT for base in hits.base]
     video = hits.frame // stage.frames
     for light, glow in zip(stage.lights, GLOW, strict=True):
-        source = (light.samples[0][video, hits.sample], light.samples[1][video, hits.sample], light.samples[2][video, hits.sample])
-        axis = light.axis[0][video], light.axis[1][video], light.axis[2][video]
-        direction, strength = light.towards(hits.point, source, axis)
+        source = take(light.samples, video * SAMPLES + hits.sample)
+        direction, strength = light.towards(hits.point, source, take(light.axis, video))
         received = strength * dot(hits.normal, direction).clamp(min=0) / math.pi
-        received = torch.where(stage.blocked(hits.frame, hits.owner, hits.point, direction), 0.0, received)
+        _keep_unblocked(stage, hits, direction, received)
         # The highlight is that of the lamp's middle: its samples would speckle.
-        middle = light.middle[0][video], light.middle[1][video], light.middle[2][video]
+        middle = take(light.middle, video)
         if not light.far:
-            middle = unit((middle[0] - hits.point[0], middle[1] - hits.point[1], middle[2] - hits.point[2]))
+            middle = unit(minus(middle, hits.point))
         shine = _highlight(hits, middle)
         for channel, base in enumerate(hits.base):
             surface = base * matt + torch.where(hits.metal, base, gloss) * shine
@@ -101,6 +107,13 @@ def shade(stage: Stage, hits: Hits, mirror: bool) -> tuple[Tensor, Tensor, Tenso
     if mirror:
         _reflect(stage, hits, colour)
     return colour[0], colour[1], colour[2]
+
+
+def _keep_unblocked(stage: Stage, hits: Hits, direction: Vector, received: Tensor) -> None:
+    """Set the light that points receive from some direction to 0, in place, where another object is in between."""
+    rows = (received > 0).nonzero().squeeze(1)
+    blocked = stage.blocked(hits.frame[rows], hits.owner[rows], take(hits.point, rows), take(direction, rows))
+    received[rows[blocked]] = 0
 
 
 def _highlight(hits: Hits, direction: Vector) -> Tensor:
@@ -144,14 +157,9 @@ def _surroundings(stage: Stage, metal: Hits, direction: Vector) -> list[Tensor]:
         rows = (owner == index).nonzero().squeeze(1)
         if not len(rows):
             continue
-        start = metal.point[0][rows], metal.point[1][rows], metal.point[2][rows]
-        ray = direction[0][rows], direction[1][rows], direction[2][rows]
+        start, ray = take(metal.point, rows), take(direction, rows)
         common = metal.frame[rows], metal.sample[rows], start, ray, reach[rows]
         hits = Hits.on_floor(*common) if index < 0 else Hits.on_object(stage, index, *common)
         for channel, value in enumerate(shade(stage, hits, mirror=False)):
             seen[channel][rows] = value
     return seen
-
-
-def _ahead(start: Vector, direction: Vector, reach: Tensor) -> Vector:
-    return start[0] + direction[0] * reach, start[1] + direction[1] * reach, start[2] + direction[2] * reach

@@ -23,7 +23,10 @@ from datasets.clevrer.world import (
     Vector,
     dot,
     facing,
+    minus,
+    take,
     unit,
+    vector,
 )
 
 SAMPLES = 4  # rays a pixel, two by two; each sees another quarter of every lamp
@@ -49,7 +52,7 @@ class Light:
         """
         if self.far:
             return source, torch.full_like(point[0], self.power)
-        offset = source[0] - point[0], source[1] - point[1], source[2] - point[2]
+        offset = minus(source, point)
         square = dot(offset, offset)
         distance = square.sqrt()
         direction = offset[0] / distance, offset[1] / distance, offset[2] / distance
@@ -75,9 +78,8 @@ class Stage:
 
     def spheres(self, index: int) -> tuple[Vector, Tensor]:
         """Centre (B, T, 1) and squared radius (B, 1, 1) of the sphere around an object; negative where there is none."""
-        x, y, z = self.centre[:, index].view(-1, self.frames, 1, 3).unbind(-1)
         bound = self.bound[:, index].view(-1, 1, 1)
-        return (x, y, z), bound * bound.abs()
+        return vector(self.centre[:, index].view(-1, self.frames, 1, 3)), bound * bound.abs()
 
     def meet(self, index: int, frame: Tensor, origin: Vector, direction: Vector) -> Tensor:
         """Distance (M,) at which rays enter object ``index`` as it is in a frame (M,), MISSED where they do not."""
@@ -89,7 +91,7 @@ class Stage:
         for kind in range(len(SHAPES)):
             rows = (shape == kind).nonzero().squeeze(1)
             if len(rows):
-                distance[rows] = entry(kind, half[rows], _take(start, rows), _take(along, rows))
+                distance[rows] = entry(kind, half[rows], take(start, rows), take(along, rows))
         return distance
 
     def normal(self, index: int, frame: Tensor, point: Vector) -> Vector:
@@ -101,7 +103,7 @@ class Stage:
         for kind in range(len(SHAPES)):
             rows = (shape == kind).nonzero().squeeze(1)
             if len(rows):
-                x[rows], y[rows], z[rows] = outward(kind, _take(local, rows))
+                x[rows], y[rows], z[rows] = outward(kind, take(local, rows))
         cosine, sine = self.cosine[video, index], self.sine[video, index]
         return cosine * x - sine * y, sine * x + cosine * y, z
 
@@ -111,29 +113,25 @@ class Stage:
         for index in range(self.count):
             rows = (owner != index).nonzero().squeeze(1)  # a convex solid does not shade itself where it faces the lamp
             if len(rows):
-                met = self.meet(index, frame[rows], _take(origin, rows), _take(direction, rows)) < MISSED
+                met = self.meet(index, frame[rows], take(origin, rows), take(direction, rows)) < MISSED
                 found[rows] = found[rows] | met
         return found
 
     def _local(self, index: int, frame: Tensor, video: Tensor, point: Vector) -> Vector:
-        x, y, z = self.centre[frame, index].unbind(1)
-        return self._turned_back(index, video, (point[0] - x, point[1] - y, point[2] - z))
+        return self._turned_back(index, video, minus(point, vector(self.centre[frame, index])))
 
-    def _turned_back(self, index: int, video: Tensor, vector: Vector) -> Vector:
+    def _turned_back(self, index: int, video: Tensor, given: Vector) -> Vector:
         cosine, sine = self.cosine[video, index], self.sine[video, index]
-        x, y, z = vector
+        x, y, z = given
         return cosine * x + sine * y, cosine * y - sine * x, z
-
-
-def _take(vector: Vector, rows: Tensor) -> Vector:
-    return vector[0][rows], vector[1][rows], vector[2][rows]
 
 
 def _lights(positions: Tensor) -> list[Light]:
     """The sun and the lamps at (B, 3, 3)."""
-    sun = torch.tensor([SUN], dtype=torch.float64).expand(len(positions), 3)
+    distance = math.sqrt(sum(x * x for x in SUN))
+    sun = torch.tensor([[x / distance for x in SUN]], dtype=torch.float64).expand(len(positions), 3)
     # The sun is a lamp whose width at distance 1 is its apparent diameter.
-    lights = [_light(sun / _length(sun), SUN_ANGLE, SUN_STRENGTH, far=True)]
+    lights = [_light(sun, SUN_ANGLE, SUN_STRENGTH, far=True)]
     for index, lamp in enumerate(LAMPS):
         lights.append(_light(positions[:, index], lamp.size, lamp.power, far=False))
     return lights
@@ -142,14 +140,11 @@ def _lights(positions: Tensor) -> list[Light]:
 def _light(position: Tensor, size: float, power: float, far: bool) -> Light:
     right, up, forward = facing(position)
     offsets = [[size * (a * r + b * u) for a, b in QUARTERS] for r, u in zip(right, up, strict=True)]
-    points = [torch.stack([position[:, k] + offset for offset in offsets[k]], 1) for k in range(3)]  # (B, SAMPLES)
-    samples = points[0], points[1], points[2]
-    x, y, z = unit(samples) if far else samples
-    middle = position.float().unbind(1)
-    axis = forward[0].float(), forward[1].float(), forward[2].float()
-    return Light((x.float(), y.float(), z.float()), (middle[0], middle[1], middle[2]), axis, power, far)
+    spread = torch.stack([torch.stack(axis, 1) for axis in offsets], -1)  # (B, SAMPLES, 3)
+    samples = vector(position.unsqueeze(1) + spread)
+    points = unit(samples) if far else samples
+    return Light(_float(points), _float(vector(position)), _float(forward), power, far)
 
 
-def _length(vector: Tensor) -> Tensor:
-    x, y, z = vector.unbind(1)
-    return dot((x, y, z), (x, y, z)).sqrt().unsqueeze(1)
+def _float(a: Vector) -> Vector:
+    return a[0].float(), a[1].float(), a[2].float()

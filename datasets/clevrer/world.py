@@ -99,6 +99,27 @@ def to_floor(world: Tensor) -> Tensor:
     return torch.stack([x * RIGHT[0] + y * RIGHT[1], x * AWAY[0] + y * AWAY[1]], -1)
 
 
+def vector(stacked: Tensor) -> Vector:
+    """(..., 3) as three contiguous tensors."""
+    x, y, z = stacked.unbind(-1)
+    return x.contiguous(), y.contiguous(), z.contiguous()
+
+
+def take(a: Vector, where: Tensor) -> Vector:
+    """The vectors at some places of the flattened ones."""
+    return a[0].flatten()[where], a[1].flatten()[where], a[2].flatten()[where]
+
+
+def ahead(start: Vector, direction: Vector, reach: Tensor) -> Vector:
+    """``start + direction * reach``."""
+    return start[0] + direction[0] * reach, start[1] + direction[1] * reach, start[2] + direction[2] * reach
+
+
+def minus(a: Vector, b: Vector) -> Vector:
+    """``a - b``."""
+    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
+
+
 def dot(a: Vector, b: Vector) -> Tensor:
     """Inner product, added up in a fixed order."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
@@ -136,6 +157,6 @@ def project(points: Tensor, eye: Tensor, lens: float, resolution: int) -> Tensor
         (..., 2): x to the right and y downwards in pixels; the first pixel's centre is (.5, .5).
     """
     right, up, forward = facing(eye)
-    offset = (points - eye).unbind(-1)
+    offset = vector(points - eye)
     scale = resolution / 2 / half_extent(lens) / dot(offset, forward)
     return torch.stack([resolution / 2 + dot(offset, right) * scale, resolution / 2 - dot(offset, up) * scale], -1)
