@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.base import DataError
+from datasets.clevrer.camera import project
 from datasets.clevrer.config import ClevrerConfig
 from datasets.clevrer.scenes import Scenes
-from datasets.clevrer.world import COLOURS, MATERIALS, SHAPES, project
+from datasets.clevrer.world import COLOURS, MATERIALS, SHAPES
 
 VECTORS = ("location", "orientation", "velocity", "angular_velocity")
 
 
-class AnnotationError(DataError):
+class AnnotationError(ValueError):
     """A file of annotations is missing, truncated, or something else."""
 
 

@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeVar
 
 from datasets.clevrer.world import DISTANCE, ELEVATION, half_extent, linear_colour
 from datasets.factors import Factor, FactorSpace
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # Everything that varies besides the factors and says nothing of them.
 ON_THE_FLOOR = ("position", "depth", "heading", "size", "yaw", "material")
 NUISANCES = (*ON_THE_FLOOR, "lights", "camera")
-Number = TypeVar("Number", float, Tensor)
+Number = TypeVar("Number", float, "Tensor")
 
 
 @dataclass
 class ClevrerConfig:
-    """The defaults are 16 frames of 64 px; for 32 px use 8 frames and ``radius=0.85``."""
+    """The defaults are 16 frames of 64 px; at 8 frames of 32 px shapes are told apart with ``radius=0.95, depth_jitter=0.8``.
+
+    With an even number of frames none is at mid-clip: only the two middle ones together, like all frames together, say
+    nothing of the direction; either alone lies a little before or after the middle of the path.
+    """
 
     resolution: int = 64  # px; the paper preset's
     frames: int = 16  # a clip
-    seconds: float = (
-        1.25  # from the first frame to the last, 12 frames a second at 16 (MOVi-A); 8 frames cover the same path
-    )
+    seconds: float = 1.25  # from the first frame to the last: 12 frames a second at 16 (MOVi-A), at 8 the same path
     lens: float = 45.0  # mm; Kubric has 35, which leaves objects 5 to 12 px wide at 64 px
     radius: float = 0.7  # of a sphere, CLEVR's large size; cubes and cylinders are as large to the eye
     radius_jitter: float = 0.08  # uniform +-; our choice: about a tenth
     speed_slow: float = 1.2  # units a second; the slowest clip still moves by two radii
     speed_fast: float = 2.4  # units a second; the fastest one crosses a third of the image
-    colour_jitter: float = (
-        0.05  # uniform +- per channel of the linear RGB, clipped to [0, 1]; about +-.1 of a dark channel in sRGB
-    )
+    colour_jitter: float = 0.05  # uniform +- per channel of the linear RGB, clipped to [0, 1]; our choice
     depth_jitter: float = 1.2  # units towards and away from the camera, uniform +-
     heading_jitter: float = 0.25  # rad, uniform +-: how far the path turns away from image-right
     lamp_jitter: float = 1.0  # units per axis, uniform +-, the three lamps; CLEVR

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from datasets.clevrer.camera import to_world
 from datasets.clevrer.companions import Target, meet_partner, pass_distractors, slide
 from datasets.clevrer.config import ClevrerConfig
 from datasets.clevrer.draws import jitter, turned, uniforms
 from datasets.clevrer.physics import Motion
-from datasets.clevrer.world import ABSENT, COLOURS, EYE, HALF, LAMPS, SHAPES, linear_colour, to_world
+from datasets.clevrer.world import ABSENT, COLOURS, EYE, HALF, LAMPS, SHAPES, linear_colour
 
 YAW = 0.4  # rad, where yaw does not vary: two sides of a cube are seen
 CYLINDER = SHAPES.index("cylinder")

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from datasets.clevrer.solids import MISSED
 from datasets.clevrer.stage import GLOW, SAMPLES, Stage
-from datasets.clevrer.world import AMBIENT, FLOOR, Vector, ahead, dot, minus, take, unit, vector
+from datasets.clevrer.vectors import Vector, ahead, dot, minus, take, unit, vector
+from datasets.clevrer.world import AMBIENT, FLOOR
 
 # Exponents of Blinn and Phong, as powers of two: squaring rounds alike everywhere, a power may not.
 RUBBER_GLOSS, RUBBER_SQUARINGS = 0.03, 2  # roughness .75, a little specular

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from datasets.clevrer.world import Vector, dot
+from datasets.clevrer.vectors import Vector, dot
 
 BOUNDS = (1.0, math.sqrt(3), math.sqrt(2))  # radius of the sphere around each of world.SHAPES, in half heights
 MISSED = float("inf")

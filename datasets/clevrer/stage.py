@@ -11,23 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from datasets.clevrer.camera import facing
 from datasets.clevrer.draws import cosine_sine
 from datasets.clevrer.scenes import Scenes
 from datasets.clevrer.solids import BOUNDS, MISSED, entry, outward
-from datasets.clevrer.world import (
-    LAMPS,
-    SHAPES,
-    SUN,
-    SUN_ANGLE,
-    SUN_STRENGTH,
-    Vector,
-    dot,
-    facing,
-    minus,
-    take,
-    unit,
-    vector,
-)
+from datasets.clevrer.vectors import Vector, dot, minus, take, unit, vector
+from datasets.clevrer.world import LAMPS, SHAPES, SUN, SUN_ANGLE, SUN_STRENGTH
 
 SAMPLES = 4  # rays a pixel, two by two; each sees another quarter of every lamp
 QUARTERS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))

@@ -5,11 +5,10 @@ import json
 import pytest
 import torch
 
-from datasets.base import DataError
 from datasets.clevrer.annotations import AnnotationError, describe, read_annotation, write_annotation
+from datasets.clevrer.camera import project
 from datasets.clevrer.config import ClevrerConfig
 from datasets.clevrer.scenes import draw_scenes
-from datasets.clevrer.world import project
 
 CONFIG = ClevrerConfig(nuisance="all", collisions=True)
 SCENES = draw_scenes(CONFIG, 7, range(3))
@@ -110,7 +109,7 @@ HOW += ["an unknown object", "an unknown collider", "half a camera"]
 @pytest.mark.parametrize("how", HOW)
 def test_a_foreign_file_is_told_in_one_sentence(file, how):
     file.write_text(json.dumps(broken(json.loads(file.read_text()), how)))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(AnnotationError) as caught:
         read_annotation(file)
     message = str(caught.value)
     assert str(file) in message and "\n" not in message

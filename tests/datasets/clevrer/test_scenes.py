@@ -5,15 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from datasets.clevrer.camera import facing, project, to_floor, to_world
 from datasets.clevrer.companions import GAP
 from datasets.clevrer.config import NUISANCES, ClevrerConfig
+from datasets.clevrer.physics import GRAVITY
 from datasets.clevrer.scenes import draw_scenes
-from datasets.clevrer.world import COLOURS, HALF, SHAPES, facing, project, to_floor, to_world
+from datasets.clevrer.world import COLOURS, HALF, SHAPES
 
 PLAIN = ClevrerConfig()
 RICH = ClevrerConfig(nuisance="all", distractors=3)
 HITS = ClevrerConfig(nuisance="all", collisions=True)
-SMALL = ClevrerConfig(resolution=32, frames=8, radius=0.85)
+SMALL = ClevrerConfig(resolution=32, frames=8, radius=0.95, depth_jitter=0.8)
 ALL = pytest.mark.parametrize("config", [PLAIN, RICH, HITS, SMALL], ids=["plain", "rich", "hits", "small"])
 
 
@@ -156,6 +158,14 @@ def test_colliding_targets_are_hit_within_the_clip_and_turn_away():
     velocity = scenes.motion.velocities[:, :, 0]
     assert (velocity[:, 0] != velocity[:, -1]).any(1).all()
     torch.testing.assert_close(velocity[:, 0].norm(dim=-1).float(), scenes.values[:, 3].abs())
+
+
+def test_friction_slows_the_target_on_the_path_it_would_take():
+    scenes, free = draw_scenes(replace(PLAIN, friction=0.05), 3, range(8)), draw_scenes(PLAIN, 3, range(8))
+    torch.testing.assert_close(scenes.motion.positions[:, 0], free.motion.positions[:, 0])
+    speed = scenes.motion.velocities[:, :, 0].norm(dim=-1)
+    assert (speed.diff(dim=1) < 0).all()
+    torch.testing.assert_close(speed[:, -1], speed[:, 0] - 0.05 * GRAVITY * PLAIN.seconds)
 
 
 def test_floor_coordinates_and_back():
