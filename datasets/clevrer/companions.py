@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datasets.clevrer.config import ClevrerConfig
 from datasets.clevrer.draws import first, jitter, pick, turned, uniforms
-from datasets.clevrer.physics import Discs, Motion, coast, simulate
+from datasets.clevrer.physics import NEVER, Discs, Motion, coast, simulate
 from datasets.clevrer.world import COLOURS, DENSITY, HALF, RESTITUTION
 
 OTHER_COLOURS = tuple(list(COLOURS).index(name) for name in ("gray", "green", "cyan", "yellow"))
@@ -121,13 +121,15 @@ def meet_partner(config: ClevrerConfig, seed: int, indices: Sequence[int], targe
 def _best_meeting(
     config: ClevrerConfig, target: Target, place: Tensor, path: Tensor, looks: tuple[Tensor, Tensor, Tensor, Tensor]
 ) -> Tensor:
-    """The first of K partners (B, K, 2) with whom nobody leaves the image, or else the nearest to it: (B,)."""
+    """The first of K partners (B, K, 2) whom the target hits and nobody leaves the image, or else the nearest to that: (B,)."""
     batch, tries = place.shape[:2]
     each = [t.repeat_interleave(tries, 0) for t in (target.middle, target.velocity, target.radius, target.metal)]
     partners = Others(place.reshape(-1, 1, 2), path.reshape(-1, 1, 2), *(t.repeat_interleave(tries, 0) for t in looks))
     motion = slide(config, Target(*each), partners)
     sizes = torch.cat([each[2], partners.radius], 1).unsqueeze(1)
-    beyond = _beyond(config, motion.positions, sizes).flatten(1).amax(1).view(batch, tries)
+    beyond = _beyond(config, motion.positions, sizes).flatten(1).amax(1)
+    missed = motion.contact_frames[:, 0, 1] == NEVER  # friction may stop the target on its way
+    beyond = torch.where(missed, math.inf, beyond).view(batch, tries)
     fitting = first(beyond <= 0)
     return torch.where(fitting < tries, fitting, beyond.argmin(1))
 

@@ -151,8 +151,9 @@ def test_distractors_are_none_of_the_controlled_and_touch_nothing():
             assert (gap[present[:, j - 1] & (present[:, i - 1] if i else True)] > GAP - 1e-3).all()
 
 
-def test_colliding_targets_are_hit_within_the_clip_and_turn_away():
-    scenes = draw_scenes(HITS, 3, range(64))
+@pytest.mark.parametrize("friction", [0.0, 0.05])
+def test_colliding_targets_are_hit_within_the_clip_and_turn_away(friction):
+    scenes = draw_scenes(replace(HITS, friction=friction), 3, range(32))
     when = scenes.motion.contact_frames[:, 0, 1]
     assert (when > 0).all() and (when < HITS.frames - 1).all()
     velocity = scenes.motion.velocities[:, :, 0]
