@@ -152,9 +152,10 @@ def _cast_shadows(stage: Stage, view: _Floor, owner: Tensor, colour: list[Tensor
         for index in range(stage.count):
             centre, square = stage.spheres(index)
             offset = minus(point, centre)
-            middle = dot(offset, direction)
-            near = middle * middle > dot(offset, offset) - square
-            where = (near & (middle < 0) & reached & (square > 0)).flatten().nonzero().squeeze(1)
+            middle, outside = dot(offset, direction), dot(offset, offset) - square
+            # Ahead, or so close that a corner of the solid may be ahead though its centre is not.
+            near = (middle * middle > outside) & ((middle < 0) | (outside < 0))
+            where = (near & reached & (square > 0)).flatten().nonzero().squeeze(1)
             frame, ray = _frame_and_ray(where, stage, size)
             met = stage.meet(index, frame, take(view.point, ray), take(view.towards[light], ray)) < MISSED
             dark[where[met]] = True

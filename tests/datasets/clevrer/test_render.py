@@ -141,6 +141,14 @@ def test_metal_mirrors_its_neighbours_and_rubber_does_not(crowded):
     assert differs[scenes.metal[:, 0]].any()
 
 
+def test_spheres_around_solids_save_time_and_change_nothing(crowded, monkeypatch):
+    scenes, videos = crowded
+    monkeypatch.setattr("datasets.clevrer.stage.BOUNDS", (30.0, 30.0, 30.0))  # everything is within
+    thorough = render(scenes.rows(0, 4), CROWDED.resolution, CROWDED.lens)
+    assert torch.equal(thorough.frames, videos.frames[:4])
+    assert torch.equal(thorough.segmentation, videos.segmentation[:4])
+
+
 # -- the same bytes -------------------------------------------------------------------------------------------------------
 
 
