@@ -133,6 +133,7 @@ class Artefacts:
             real = self.data.images("probe")
             probe = train_probe(real.images, real.classes, self.data.space, config, self.cell.seed_of("probe"))
             probe.save(folder / "weights.safetensors")
+            self.report(phase="waiting for the tokenizer")  # where another cell trains it, for minutes
 
         return Request("probe", self.cell.probe_key, build, f"linear probe of {self.cell.dataset}")
 

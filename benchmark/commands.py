@@ -25,6 +25,8 @@ EVALUATION_SECTIONS = ("sampling", "diffusion", "evaluation")  # what may differ
 def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Run what is not finished, then write the leaderboard, also where something failed."""
     jobs, only_states = _jobs(arguments.jobs), _only_states(arguments)
+    if arguments.dry_run and not arguments.slurm:
+        raise ConfigError("--dry-run shows what --slurm would submit; `plan` shows what a run here would do")
     plan = _plan(arguments, tokens)
     check_writable(plan.store.results)
     if arguments.cell and os.environ.get(workers.PIPE):

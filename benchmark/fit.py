@@ -14,6 +14,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +28,7 @@ from architectures.base import GenerativeModel
 from benchmark.files import replacing
 
 LAST = "last.ckpt"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they kill
 
 for noisy in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -80,7 +82,19 @@ def fit(
         plugins=[LightningEnvironment()],
     )
     source = FromGlobalStep(batch, trainer)
-    trainer.fit(module, source, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
+    with handlers_restored():
+        trainer.fit(module, source, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
+
+
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Give the signals back that `StepCheckpoint` takes: after training nobody looks at its flag."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class FromGlobalStep:
@@ -105,8 +119,8 @@ class StepCheckpoint(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning saves inside its signal handler, in the middle of a step; ours only raises a flag.
-        for name in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(name, self._ask_to_stop)
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._ask_to_stop)
 
     def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
         self.stop = True

@@ -20,7 +20,7 @@ from benchmark import evaluate, models
 from benchmark.artefacts import Artefacts
 from benchmark.cell import Cell
 from benchmark.files import read_json, write_json
-from benchmark.fit import LAST, KeepAverages, Preempted, Watch, fit, log_spaced, quiet_threads
+from benchmark.fit import LAST, STOP_SIGNALS, KeepAverages, Preempted, Watch, fit, log_spaced, quiet_threads
 from benchmark.hardware import costs, hardware, peak_memory_mb, revision, why_not_compiled
 from benchmark.leaderboard import curve_summary
 from benchmark.leases import LeaseLost
@@ -77,7 +77,7 @@ def prepare_cell(cell: Cell, store: Store, registry: Registry) -> int:
     def stop(signum: int, frame: FrameType | None) -> None:
         raise Preempted
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # anywhere: artefacts are built aside; `fit` sets its own handlers
+    for number in STOP_SIGNALS:  # anywhere: artefacts are built aside; `fit` sets its own handlers while it trains
         signal.signal(number, stop)
     quiet_threads(cell.threads)
     try:

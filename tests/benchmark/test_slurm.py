@@ -118,6 +118,12 @@ def test_a_dry_run_prints_and_does_nothing(cluster, tmp_path, capsys):
     assert calls(cluster) == [] and not (results / "slurm").exists() and not (results / "cells").exists()
 
 
+def test_a_dry_run_without_slurm_is_refused_and_trains_nothing(tmp_path, capsys):
+    assert main(["run", "--dry-run", "--preset", "smoke", "--results", str(tmp_path / "r")]) == 2
+    assert "`plan` shows" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
 def test_what_is_wrong_is_said_before_anything_is_written(tmp_path, monkeypatch, capsys, cluster):
     results = tmp_path / "r"
     for wrong, message in (

@@ -1,0 +1,46 @@
+"""The trainer: a signal ends it between two steps, and what it took from the process it gives back."""
+
+import os
+import signal
+
+import pytest
+import torch
+from lightning import LightningModule
+
+from benchmark.fit import LAST, Preempted, fit
+
+
+class Line(LightningModule):
+    """The smallest thing that can be trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch, batch_index):
+        return (self.weight * batch["x"]).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_signal_ends_training_with_a_checkpoint_and_handlers_are_given_back(tmp_path):
+    asked = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: asked.append("after"))
+
+    def batch(step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return {"x": torch.ones(4)}
+
+    try:
+        with pytest.raises(Preempted):
+            fit(Line(), batch, 10, tmp_path)
+        assert asked == []  # the signal was the trainer's business
+        assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] in (2, 3)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert asked == ["after"]
+        fit(Line(), lambda step: {"x": torch.ones(4)}, 10, tmp_path)
+        assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 10
+    finally:
+        signal.signal(signal.SIGUSR1, before)
