@@ -130,12 +130,12 @@ class GIVT(GenerativeModel):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         batch, tokens = latents.shape[:2]
         mask = sample_mask(batch, tokens, self.context.masking, generator)  # (B, N)
-        nll, at_floor = self.score(self.states(latents, mask, condition), latents)
+        nll, at_floor = self.token_nll(self.states(latents, mask, condition), latents)
         loss = masked_mean(nll, loss_mask(mask, self.context.masking))
         logs = {"nll_per_dim": loss.detach() / latents.shape[-1], "std_at_floor": masked_mean(at_floor, mask)}
         return loss, logs
 
-    def score(self, hidden: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def token_nll(self, hidden: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Negative log density of latents (B, N, C) given hidden states (B, N, D), and the share of stds at the floor."""
         mixture = self.mixture_of(hidden)
         at_floor = (mixture.stds.detach() <= self.config.std_floor).float().mean((-1, -2, -3))
@@ -143,7 +143,7 @@ class GIVT(GenerativeModel):
 
     def compile_networks(self) -> None:
         super().compile_networks()
-        self.score = torch.compile(self.score, dynamic=False)  # type: ignore[method-assign]
+        self.token_nll = torch.compile(self.token_nll, dynamic=False)  # type: ignore[method-assign]
 
     def target_share(self) -> float:
         return mean_loss_share(self.context.tokens, self.context.masking)

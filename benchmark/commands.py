@@ -11,7 +11,7 @@ from benchmark.cell import Cell
 from benchmark.cli import Tokens
 from benchmark.config import NAMED, ConfigError, Layer, nearest
 from benchmark.leaderboard import SHOWN, columns, rebuild
-from benchmark.machine import this_machine
+from benchmark.machine import Machine, this_machine
 from benchmark.plan import Plan, check_writable, duration, plan_cells, plan_grid, plan_stored
 from benchmark.registry import Registry, discover
 from benchmark.states import OK, STATES, summary, to_run
@@ -27,17 +27,12 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
     jobs, only_states = _jobs(arguments.jobs), _only_states(arguments)
     if arguments.dry_run and not arguments.slurm:
         raise ConfigError("--dry-run shows what --slurm would submit; `plan` shows what a run here would do")
+    if arguments.slurm:
+        return _submit(arguments, tokens, only_states)
     plan = _plan(arguments, tokens)
     check_writable(plan.store.results)
     if arguments.cell and os.environ.get(workers.PIPE):
         return _work(plan, arguments)
-    if arguments.slurm:
-        if arguments.cell:
-            raise ConfigError("--slurm submits grids: leave --cell out")
-        selected, options = to_run(plan.states, only_states), _worker_options(arguments)
-        return submission.submit(
-            plan, selected, submission.read_config(plan.registry, tokens.overrides), options, arguments.dry_run
-        )
     before = {name: plan.store.record_count(name) for name in plan.cells}
     selected = plan.longest_first(to_run(plan.states, only_states))
     if arguments.cell and slurm.JOB in os.environ and selected and submission.given_up(plan, arguments.cell):
@@ -145,13 +140,11 @@ def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:
     return 0
 
 
-def _plan(arguments: argparse.Namespace, tokens: Tokens) -> Plan:
-    """What options, filters and overrides select."""
+def _plan(arguments: argparse.Namespace, tokens: Tokens, machine: Machine | None = None, preset: str = "auto") -> Plan:
+    """What options, filters and overrides select, for this machine or another; `preset` is meant where none is named."""
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds {arguments.seeds} must be at least 1")
-    store, registry = Store(arguments.results), discover(arguments.plugin)
-    submits = getattr(arguments, "slurm", False)
-    machine = slurm.node(submission.read_config(registry, tokens.overrides)) if submits else this_machine()
+    store, registry, machine = Store(arguments.results), discover(arguments.plugin), machine or this_machine()
     described = arguments.preset or tokens.only or tokens.overrides
     if arguments.cell:
         if described:
@@ -159,8 +152,19 @@ def _plan(arguments: argparse.Namespace, tokens: Tokens) -> Plan:
         return plan_cells(store, registry, machine, [arguments.cell])
     if arguments.command == "status" and not (arguments.grid or described):
         return plan_stored(store, registry, machine)
-    grid, preset = arguments.grid or DEFAULT_GRID, arguments.preset or ("paper" if submits else "auto")
+    grid, preset = arguments.grid or DEFAULT_GRID, arguments.preset or preset
     return plan_grid(store, registry, machine, grid, preset, tokens.only, arguments.seeds, tokens.overrides)
+
+
+def _submit(arguments: argparse.Namespace, tokens: Tokens, only_states: tuple[str, ...]) -> int:
+    """Send the cells to SLURM, sized for its nodes."""
+    if arguments.cell:
+        raise ConfigError("--slurm submits grids: leave --cell out")
+    site = submission.read_config(discover(arguments.plugin), tokens.overrides)
+    plan = _plan(arguments, tokens, slurm.node(site), preset="paper")
+    check_writable(plan.store.results)
+    selected, options = to_run(plan.states, only_states), _worker_options(arguments)
+    return submission.submit(plan, selected, site, options, arguments.dry_run)
 
 
 def _launch(
