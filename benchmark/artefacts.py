@@ -29,6 +29,7 @@ from datasets.latents import LatentSet
 from probes.evaluation import accuracy, judge_prefix
 from probes.judgement import Judge
 from probes.linear import LinearProbe, ProbeConfig, train_probe
+from probes.steps import step_shares
 from probes.strict import STRICT_JUDGES
 
 ENCODE_BATCH = 512
@@ -196,6 +197,9 @@ class Artefacts:
         codebook = self.tokenizer.codebook
         if codebook is not None:
             figures |= code_figures(self.latents["train"].tensors["codes"], encoded.tensors["codes"], len(codebook))
+        if len(self.tokenizer.grid) == 3:  # videos
+            centre = encoded.parts(self.tokenizer.views[-1])[0]  # the mean of `kl`, `pre_quant` of `vq`
+            figures |= step_shares(centre, encoded.classes, self.tokenizer.grid[0], self.data.space)
         return figures
 
 

@@ -1,7 +1,8 @@
 """The config of a cell: who declares what, the order in which layers are merged, what is checked, and the stable hash.
 
 Every part is a typed dataclass in the file of the thing that it configures; this module puts them together:
-dataclass defaults < presets/P.yaml < native.yaml (recipe native) < grids/NAME.yaml ``config:`` < KEY=VALUE.
+dataclass defaults < presets/P.yaml < its ``per_dataset`` < native.yaml (recipe native) < grids/NAME.yaml ``config:`` <
+KEY=VALUE.
 """
 
 from __future__ import annotations
@@ -166,8 +167,17 @@ def preset_layer(preset: str) -> Layer:
     """
     if preset not in names_in("presets"):
         raise ConfigError(f"There is no preset '{preset}'{nearest(preset, [*names_in('presets'), 'auto'])}")
-    path = CONFIGS / "presets" / f"{preset}.yaml"
-    return Layer(f"presets/{path.name}", {**read_yaml(path), "preset": preset})
+    return Layer(f"presets/{preset}.yaml", {**_preset(preset)[0], "preset": preset})
+
+
+def dataset_layer(preset: str, dataset: str) -> Layer:
+    """What a preset does differently for one dataset: its ``per_dataset.NAME``."""
+    return Layer(f"presets/{preset}.yaml, per_dataset.{dataset}", _preset(preset)[1].get(dataset) or {})
+
+
+def _preset(preset: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    values = read_yaml(CONFIGS / "presets" / f"{preset}.yaml")
+    return values, values.pop("per_dataset", None) or {}
 
 
 def native_layer(architecture: str) -> Layer:

@@ -29,7 +29,7 @@ from probes.evaluation import (
     scores,
     write_evaluations,
 )
-from probes.grids import draw_rejected, draw_samples
+from probes.grids import animate_samples, draw_rejected, draw_samples, is_video
 from probes.suspicion import Evidence, diversity, nearness, suspicions
 
 COMPARED = 256  # images of a composition in the diversity and memorisation checks
@@ -76,6 +76,9 @@ def keep(artefacts: Artefacts, evaluations: list[Evaluation], folder: Path) -> N
     by_judge = {str(name): composition_shares(rows) for name, rows in centre.table.groupby("judge", sort=False)}
     with replacing(folder / "samples.png") as aside:
         draw_samples(aside, centre.images, centre.table, space, train, by_judge)
+    if is_video(centre.images):
+        with replacing(folder / "samples.webp") as aside:
+            animate_samples(aside, centre.images, centre.table, space, train, by_judge)
     with replacing(folder / "rejected.png") as aside:
         draw_rejected(aside, centre.images, centre.table, space)
 

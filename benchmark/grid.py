@@ -21,6 +21,7 @@ from benchmark.config import (
     ConfigError,
     Layer,
     Override,
+    dataset_layer,
     hashed_part,
     names_in,
     native_layer,
@@ -183,7 +184,7 @@ class Composer:
         self.registry, self.machine, self.grid, self.overrides = registry, machine, grid, overrides
         self.preset = ("paper" if machine.device == "cuda" else "laptop") if preset == "auto" else preset
         self._preset_layer = preset_layer(self.preset)
-        self._composed: dict[tuple[str, str], dict[str, Any]] = {}
+        self._composed: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     @cached_property
     def schema(self) -> Schema:
@@ -217,11 +218,13 @@ class Composer:
 
     def _compose(self, choice: Choice) -> dict[str, Any]:
         native = choice.architecture if self.base["recipe"] == "native" else ""
-        if (native, choice.conditioning) not in self._composed:
+        key = (choice.dataset, native, choice.conditioning)
+        if key not in self._composed:
             axis = _conditioning_layer(choice.conditioning)
-            layers = [self._preset_layer, native_layer(native), self.grid.layer, axis]
-            self._composed[native, choice.conditioning] = self.schema.compose(layers, self.overrides)
-        return self._composed[native, choice.conditioning]
+            own = dataset_layer(self.preset, choice.dataset)
+            layers = [self._preset_layer, own, native_layer(native), self.grid.layer, axis]
+            self._composed[key] = self.schema.compose(layers, self.overrides)
+        return self._composed[key]
 
     def _view(self, choice: Choice, asked: str) -> str:
         """Which of the tokenizer's views this architecture models."""
@@ -243,7 +246,8 @@ class Composer:
         dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
         try:
             if tokenizer and (side := getattr(dataset, "resolution", None)):
-                tokenizer.grid((3, side, side), f"tokenizer.{config['tokenizer']['name']}")
+                frames = [dataset.frames] if hasattr(dataset, "frames") else []
+                tokenizer.grid((*frames, 3, side, side), f"tokenizer.{config['tokenizer']['name']}")
             if isinstance(space := getattr(dataset, "space", None), FactorSpace):
                 resolve_split(SplitConfig(**config["split"]), space)
         except ValueError as error:

@@ -1,16 +1,18 @@
 """What every dataset is: a space of factors, images in a cache on disk, and values drawn as real images have them.
 
-A dataset draws its images in blocks of ``BLOCK``; block ``k`` of a part is a function of (config, seed, part, k) alone,
-so that asking for more images never changes earlier ones. :meth:`CompositionalDataModule.generate` writes them once,
-with a manifest; opening checks them against it.
+A dataset draws its images in blocks; block ``k`` of a part is a function of (config, seed, part, k) alone, so that asking
+for more images never changes earlier ones, and any number of processes draws the same.
+:meth:`CompositionalDataModule.generate` writes them once, with a manifest; opening checks them against it. A video is an
+image with an axis of time in front: nothing here knows the difference.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +27,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 
 from datasets.factors import Composition, FactorSpace, seed_for
 
-BLOCK = 1024  # images drawn from one generator
 MANIFEST = "manifest.json"
 PARTS = ("train", "probe", "test")
 
@@ -65,7 +66,7 @@ def belongs_to(index: Tensor, compositions: tuple[Composition, ...], space: Fact
 class ImageSet:
     """Images with what is true of them. ``images`` may be a memory map: nothing is read before it is asked for."""
 
-    images: np.ndarray  # (M, C, H, W) uint8
+    images: np.ndarray  # (M, C, H, W) or (M, T, C, H, W) uint8
     values: Tensor  # (M, V) float32
     classes: Tensor  # (M, F) int64
     composition_index: Tensor  # (M,) int64, position in space.compositions
@@ -80,7 +81,7 @@ class ImageSet:
         return ImageSet(images, self.values[keep], self.classes[keep], self.composition_index[keep])
 
     def tensor(self, indices: Tensor | slice | None = None) -> Tensor:
-        """Images as the networks see them: float32 (B, C, H, W) in [-1, 1]; all of them without ``indices``."""
+        """Images as the networks see them: float32 (B, [T,] C, H, W) in [-1, 1]; all of them without ``indices``."""
         chosen = indices.cpu().numpy() if isinstance(indices, Tensor) else indices or slice(None)
         return torch.tensor(self.images[chosen], dtype=torch.float32).div_(127.5).sub_(1)
 
@@ -100,6 +101,8 @@ class CompositionalDataModule(LightningDataModule, ABC):
     config_class: ClassVar[type]
     strict_judge: ClassVar[str] = ""  # the analytic judge that can read these images; "" where there is none
     version: ClassVar[int] = 1  # raise it when the same configuration draws other images
+    block: ClassVar[int] = 1024  # images drawn from one generator
+    parallel: ClassVar[bool] = False  # whether blocks take long enough to be drawn by a process a core
 
     def __init__(self, config: Any, seed: int, folder: Path) -> None:
         super().__init__()
@@ -112,8 +115,8 @@ class CompositionalDataModule(LightningDataModule, ABC):
 
     @property
     @abstractmethod
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W), or (T, C, H, W) of videos."""
 
     @abstractmethod
     def part_sizes(self) -> dict[str, int]:
@@ -121,7 +124,11 @@ class CompositionalDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def draw_block(self, part: str, block: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Images ``block * BLOCK`` and on of a part: uint8 (BLOCK, C, H, W), values (BLOCK, V), classes (BLOCK, F)."""
+        """The ``self.block`` images of a part from ``block * self.block`` on.
+
+        Returns:
+            uint8 (B, [T,] C, H, W), values float32 (B, V), classes int64 (B, F).
+        """
 
     @abstractmethod
     def draw_values(self, composition: Composition, count: int, generator: torch.Generator) -> Tensor:
@@ -148,11 +155,11 @@ class CompositionalDataModule(LightningDataModule, ABC):
                 folder / f"{part}_images.npy", mode="w+", dtype=np.uint8, shape=(size, *self.image_shape)
             )
             labels = []
-            for start in range(0, size, BLOCK):
-                stop = min(start + BLOCK, size)
-                block, values, classes = (t[: stop - start] for t in self.draw_block(part, start // BLOCK))
-                images[start:stop] = block.numpy()
-                labels.append((values, classes))
+            for start, drawn in zip(range(0, size, self.block), self._blocks(part, size), strict=True):
+                stop = min(start + self.block, size)
+                block, values, classes = (array[: stop - start] for array in drawn)
+                images[start:stop] = block
+                labels.append((torch.from_numpy(values), torch.from_numpy(classes)))
                 done += stop - start
                 progress(done / total)
             images.flush()
@@ -163,6 +170,20 @@ class CompositionalDataModule(LightningDataModule, ABC):
         files = {name: _fingerprint(folder / name) for part in parts for name in _part_files(part)}
         manifest = {**self._identity(), "counts": parts, "files": files}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+    def _blocks(self, part: str, size: int) -> Iterable[tuple[np.ndarray, ...]]:
+        """The blocks of a part in their order, drawn by a process a core where that pays."""
+        count = -(-size // self.block)
+        processes = min(count, _cores()) if self.parallel else 1
+        # torch's loader keeps the order, gives each process one thread, and ends them with this one however it ends.
+        return DataLoader(
+            _Blocks(self, part, count),
+            batch_size=None,
+            num_workers=processes if processes > 1 else 0,
+            collate_fn=_unchanged,
+            generator=torch.Generator(),  # or it would take a number from the global one
+            multiprocessing_context="fork" if processes > 1 else None,
+        )
 
     def images(self, part: str) -> ImageSet:
         """Open one part; file sizes are checked, contents are not (:meth:`verify` does).
@@ -251,7 +272,7 @@ class CompositionalDataModule(LightningDataModule, ABC):
     def train_dataloader(self, compositions: tuple[Composition, ...] = (), batch_size: int = 128) -> DataLoader:
         """Shuffled epochs over the ``train`` part, or over some compositions of it.
 
-        Batches are ``{"image": float32 (B, C, H, W) in [-1, 1], "values": (B, V), "classes": (B, F)}``.
+        Batches are ``{"image": float32 (B, [T,] C, H, W) in [-1, 1], "values": (B, V), "classes": (B, F)}``.
         """
         pixels = _Pixels(self.images("train").subset(compositions or self.space.compositions, self.space))
         order = RandomSampler(pixels, generator=torch.Generator().manual_seed(seed_for(self.seed, "train_dataloader")))
@@ -262,6 +283,25 @@ class CompositionalDataModule(LightningDataModule, ABC):
         pixels = _Pixels(self.images("test"))
         order = BatchSampler(SequentialSampler(pixels), batch_size, drop_last=False)
         return DataLoader(pixels, sampler=order, batch_size=None)
+
+
+class _Blocks(Dataset):
+    """The blocks of one part as arrays: tensors would travel between processes through a memory that may be small."""
+
+    def __init__(self, data: CompositionalDataModule, part: str, count: int) -> None:
+        self.data, self.part, self.count = data, part, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, block: int) -> tuple[np.ndarray, ...]:
+        if block >= self.count:
+            raise IndexError(block)
+        return tuple(tensor.numpy() for tensor in self.data.draw_block(self.part, block))
+
+
+def _unchanged(drawn: Any) -> Any:
+    return drawn
 
 
 class _Pixels(Dataset):
@@ -280,6 +320,11 @@ class _Pixels(Dataset):
             "values": self.images.values[chosen],
             "classes": self.images.classes[chosen],
         }
+
+
+def _cores() -> int:
+    """Cores that this process may use; 1 on systems where processes cannot share what their parent has loaded."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _part_files(part: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.base import BLOCK, CompositionalDataModule, dataset
+from datasets.base import CompositionalDataModule, dataset
 from datasets.factors import Composition, Factor, FactorSpace, seed_for
 
 SHAPES = ("circle", "triangle", "square")
@@ -138,9 +138,9 @@ class Shapes2D(CompositionalDataModule):
     def draw_block(self, part: str, block: int) -> tuple[Tensor, Tensor, Tensor]:
         generator = torch.Generator().manual_seed(seed_for(self.seed, self.name, part, block))
         compositions = self.space.compositions
-        first = block * BLOCK
+        first = block * self.block
         table = torch.tensor([self.space.class_indices(c) for c in compositions])
-        classes = table[torch.arange(first, first + BLOCK) % len(compositions)]  # (B, F)
+        classes = table[torch.arange(first, first + self.block) % len(compositions)]  # (B, F)
         values = self._jittered(classes, generator)
         positions = self.draw_positions(values, classes, generator)
         images = torch.cat(

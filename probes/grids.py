@@ -1,4 +1,7 @@
-"""Pictures of what was sampled: every composition in a row, and what the strict judge rejected, with the reason."""
+"""Pictures of what was sampled: every composition in a row, and what the strict judge rejected, with the reason.
+
+A video is shown as a film strip, its frames side by side, and `animate_samples` shows it as it moves.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from torch import Tensor
 from datasets.factors import Composition, FactorSpace, level
 
 GAP = 6  # px between pictures and around them
-SIDE = 72  # px; small images are enlarged by a whole factor to at least this
+SIDE = 72  # px; small images are enlarged by a whole factor to at least this height
+STRIP_SIDE = 48  # px; the same for film strips, which are wide
+FRAME_MS = 120  # of an animation
 INK, FAINT, PAPER = (25, 25, 25), (110, 110, 110), (255, 255, 255)
 # The papers' blue, pink and red for levels 0, 1 and 2, darkened for text.
 LEVEL_INK = {0: (31, 119, 180), 1: (214, 39, 120), 2: (200, 20, 20)}
@@ -33,15 +38,43 @@ def draw_samples(
     """Write a grid of compositions by their first samples; rows are labelled with composition, words, level and shares.
 
     Args:
-        images: uint8 (M, C, H, W).
+        images: uint8 (M, C, H, W) or (M, T, C, H, W).
         table: one mode's judgements; only its columns ``sample`` and ``composition`` are read.
         shares: what to call a judge -> its share of right samples per composition.
+        columns: samples in a row; a quarter as many film strips.
     """
+    pictures, columns = (film_strips(images), max(1, columns // 4)) if is_video(images) else (images, columns)
+    sample_grid(pictures, table, space, train, shares, columns).save(path)
+
+
+def animate_samples(
+    path: Path,
+    images: Tensor,
+    table: pd.DataFrame,
+    space: FactorSpace,
+    train: tuple[Composition, ...],
+    shares: Mapping[str, Mapping[Composition, float]],
+    columns: int = 8,
+) -> None:
+    """Write the grid of `draw_samples` as an animation (WebP) of videos, uint8 (M, T, C, H, W)."""
+    first, *others = (sample_grid(frame, table, space, train, shares, columns) for frame in images.unbind(1))
+    first.save(path, "WEBP", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
+
+
+def sample_grid(
+    images: Tensor,
+    table: pd.DataFrame,
+    space: FactorSpace,
+    train: tuple[Composition, ...],
+    shares: Mapping[str, Mapping[Composition, float]],
+    columns: int,
+) -> Image.Image:
+    """The grid of `draw_samples` for pictures uint8 (M, C, H, W)."""
     places = table.drop_duplicates("sample").groupby("composition", sort=True)["sample"]
     rows = {str(name): samples.to_numpy()[:columns] for name, samples in places}
-    side = enlarged(images[0]).width
+    width, side = enlarged(images[0]).size
     height = max(side, 3 * LINE)
-    canvas = Image.new("RGB", (LABEL + columns * (side + GAP) + GAP, len(rows) * (height + GAP) + GAP), PAPER)
+    canvas = Image.new("RGB", (LABEL + columns * (width + GAP) + GAP, len(rows) * (height + GAP) + GAP), PAPER)
     pen = ImageDraw.Draw(canvas)
     for index, (composition, samples) in enumerate(rows.items()):
         top = GAP + index * (height + GAP)
@@ -52,21 +85,21 @@ def draw_samples(
         text_at(pen, GAP, top + height / 2 - 0.5 * LINE, space.describe(composition), 13, INK)
         text_at(pen, GAP, top + height / 2 + 0.5 * LINE, said, 13, FAINT)
         for column, sample in enumerate(samples):
-            paste(canvas, pen, images[int(sample)], LABEL + column * (side + GAP), top + (height - side) // 2)
-    canvas.save(path)
+            paste(canvas, pen, images[int(sample)], LABEL + column * (width + GAP), top + (height - side) // 2)
+    return canvas
 
 
 def draw_rejected(path: Path, images: Tensor, table: pd.DataFrame, space: FactorSpace, most: int = 32) -> None:
     """Write up to ``most`` rejected samples with what was asked for and the reason, spread evenly over all rejected.
 
     Args:
-        images: uint8 (M, C, H, W).
+        images: uint8 (M, C, H, W) or (M, T, C, H, W).
         table: one mode's judgements by any judges; rejected rows of all of them are shown.
     """
     rejected = table[~table["accepted"]].drop_duplicates("sample")
-    columns = 8
-    side = enlarged(images[0]).width
-    cell = max(side, 120)
+    images, columns = (film_strips(images), 2) if is_video(images) else (images, 8)
+    width, side = enlarged(images[0]).size
+    cell = max(width, 120)
     judged = table["sample"].nunique()
     if rejected.empty:
         canvas = Image.new("RGB", (columns * (cell + GAP) + GAP, 3 * LINE), PAPER)
@@ -87,17 +120,28 @@ def draw_rejected(path: Path, images: Tensor, table: pd.DataFrame, space: Factor
     ):
         left = GAP + index % columns * (cell + GAP)
         top = head + GAP + index // columns * (height + GAP)
-        paste(canvas, pen, images[sample], left + (cell - side) // 2, top)
+        paste(canvas, pen, images[sample], left + (cell - width) // 2, top)
         text_at(pen, left, top + side + 2, space.describe(asked), 11, INK, width=cell)
         text_at(pen, left, top + side + 2 + LINE, reason, 11, FAINT, width=cell)
     canvas.save(path)
 
 
+def is_video(images: Tensor) -> bool:
+    """Whether there is an axis of time: (M, T, C, H, W)."""
+    return images.ndim == 5
+
+
+def film_strips(videos: Tensor) -> Tensor:
+    """Frames side by side: (M, T, C, H, W) -> (M, C, H, T W)."""
+    return videos.permute(0, 2, 3, 1, 4).flatten(3)
+
+
 def enlarged(image: Tensor) -> Image.Image:
-    """A uint8 (C, H, W) image, pixels repeated up to a width of at least SIDE."""
+    """A uint8 (C, H, W) image, pixels repeated up to a height of at least SIDE, or STRIP_SIDE where it is wide."""
     pixels = image.permute(1, 2, 0).numpy()
     picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
-    factor = max(1, -(-SIDE // picture.width))
+    wanted = STRIP_SIDE if picture.width > 2 * picture.height else SIDE
+    factor = max(1, -(-wanted // picture.height))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class LinearProbe(nn.Module):
 
     Args:
         space: factors and classes.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W), or (T, C, H, W) of videos.
         config: see `ProbeConfig`.
     """
 
@@ -56,18 +57,18 @@ class LinearProbe(nn.Module):
         self.space = space
         self.image_shape = tuple(image_shape)
         self.sizes = [len(factor.classes) for factor in space.factors]
-        self.features = make_features(self.config, self.image_shape[0])
+        self.features = make_features(self.config, math.prod(self.image_shape[:-2]))
         with torch.no_grad():
             width = self.features(torch.zeros(1, *self.image_shape)).shape[1]
         self.heads = nn.Linear(width, sum(self.sizes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, sum of classes) of images (B, C, H, W) in [-1, 1]."""
+        """Logits (B, sum of classes) of images (B, [T,] C, H, W) in [-1, 1]."""
         return self.heads(self.features(images))
 
     @torch.no_grad()
     def judge(self, images: Tensor) -> Judgement:
-        """Read images (B, C, H, W), clipped to [-1, 1] as published; nothing is ever rejected."""
+        """Read images (B, [T,] C, H, W), clipped to [-1, 1] as published; nothing is ever rejected."""
         device = self.heads.weight.device
         logits = torch.cat([self(chunk.to(device).float().clamp(-1, 1)).cpu() for chunk in images.split(CHUNK)])
         classes = torch.stack([head.argmax(1) for head in logits.split(self.sizes, 1)], 1)
@@ -96,14 +97,14 @@ class LinearProbe(nn.Module):
 
 
 def make_features(config: ProbeConfig, channels: int) -> nn.Module:
-    """The layers below the heads: images (B, C, H, W) to features (B, D)."""
+    """The layers below the heads: images (B, C, H, W) to features (B, D). The frames of a video are channels of an image."""
     if config.features == "pixels":
         return nn.Flatten()
     widths = [channels, config.width, 2 * config.width, 4 * config.width]
     layers: list[nn.Module] = []
     for incoming, outgoing in itertools.pairwise(widths):
         layers += [nn.Conv2d(incoming, outgoing, 3, stride=2, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Flatten())
+    return nn.Sequential(nn.Flatten(1, -3), *layers, nn.Flatten())
 
 
 def train_probe(

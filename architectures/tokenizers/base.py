@@ -10,7 +10,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from architectures.tokenizers.blocks import AutoencoderConfig, Decoder, Encoder, to_features
+from architectures.tokenizers.blocks import CONVOLUTIONS, AutoencoderConfig, Decoder, Encoder, to_features
 
 TOKENIZERS: dict[str, type["Tokenizer"]] = {}
 
@@ -53,8 +53,10 @@ def tokenizer(name: str, config_class: type[TokenizerConfig]) -> Callable[[T], T
 class Tokenizer(LightningModule):
     """Encoder, latents, decoder. Subclasses say what the latents are: `loss`, `encode`, `decode`.
 
-    Latents are sequences (B, N, C) or, for codes, (B, N): N = h * w tokens, rows first. `views` names the kinds of latents
-    that `decode` takes, the first one is what `reconstruct` uses. All randomness comes from the generator handed in.
+    Images (B, C, H, W) are told apart from videos (B, T, C, H, W) by their shape alone; where a docstring says images, videos
+    are meant as well. Latents are sequences (B, N, C) or, for codes, (B, N): N = [t *] h * w tokens, the last axis fastest.
+    `views` names the kinds of latents that `decode` takes, the first one is what `reconstruct` uses. All randomness comes from
+    the generator handed in.
     """
 
     name: ClassVar[str]
@@ -63,7 +65,7 @@ class Tokenizer(LightningModule):
     statistics: ClassVar[int] = 1  # numbers the encoder gives per latent channel
 
     def __init__(self, config: TokenizerConfig, image_shape: tuple[int, ...]) -> None:
-        """For images (C, H, W). Raises ValueError when the config does not fit them."""
+        """For images (C, H, W) or videos (T, C, H, W). Raises ValueError when the config does not fit them."""
         super().__init__()
         self.config = config
         self.image_shape = tuple(image_shape)
@@ -71,8 +73,8 @@ class Tokenizer(LightningModule):
         config.validate()
         features = self.statistics * config.channels
         self.encoder = Encoder(config, self.image_shape, features)
-        self.to_latent = nn.Conv2d(features, features, 1)
-        self.from_latent = nn.Conv2d(config.channels, config.channels, 1)
+        self.to_latent = CONVOLUTIONS[len(self.grid)](features, features, 1)
+        self.from_latent = CONVOLUTIONS[len(self.grid)](config.channels, config.channels, 1)
         self.decoder = Decoder(config, self.image_shape, config.channels)
         self.last_logs: dict[str, Tensor] = {}  # of the latest step, on the device
 
@@ -103,7 +105,7 @@ class Tokenizer(LightningModule):
         raise NotImplementedError
 
     def features(self, image: Tensor) -> Tensor:
-        """Images -> what the latents are made of, float32 (B, statistics * C, h, w)."""
+        """Images -> what the latents are made of, float32 (B, statistics * C, [t,] h, w)."""
         return self.to_latent(self.encoder(image)).float()
 
     def image_of(self, tokens: Tensor) -> Tensor:
@@ -127,8 +129,8 @@ class Tokenizer(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; a rate that rises linearly and falls along half a cosine."""
         config = self.config
-        decayed = [p for name, p in self.named_parameters() if p.ndim == 4]
-        others = [p for name, p in self.named_parameters() if p.ndim != 4]  # biases, norms, codebook
+        decayed = [p for name, p in self.named_parameters() if p.ndim >= 4]
+        others = [p for name, p in self.named_parameters() if p.ndim < 4]  # biases, norms, codebook
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(
             groups,

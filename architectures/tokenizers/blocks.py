@@ -4,6 +4,10 @@ Encoder and decoder are those of latent diffusion (Rombach et al. 2022, appendix
 residual blocks with GroupNorm and swish, one down- or up-sampling between levels. Each is a flat sequence of layers in the
 order in which they run. A `patch` larger than 1 folds that many pixels into channels before the first convolution and unfolds
 them after the last, which saves the costly levels at full resolution.
+
+Videos take the same network with 3x3x3 convolutions. Frames mix in two places: `patch_frames` of them are folded into the
+channels of one latent step, the only stride in time; and every convolution and the attention look at neighbouring steps, before
+and after alike, so that nothing is causal. Down- and up-sampling between levels have strides in space only.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +15,9 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from architectures.tokenizers.folding import Fold, Unfold
+
+CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}  # by the axes of the latent: images have two, videos three
 MIDDLES = {"attention": (True, True), "blocks": (True, False), "none": (False, False)}  # residual blocks?, attention?
 
 
@@ -20,6 +27,7 @@ class AutoencoderConfig:
 
     channels: int = 8  # latent channels a token
     patch: int = 1  # pixels folded into channels per side, ahead of the network; 1 as published
+    patch_frames: int = 1  # frames of a video folded into one latent step; images have none
     width: int = 128  # channels of the first level; LDM `ch`
     multipliers: list[int] = field(default_factory=lambda: [1, 2, 4])  # of `width`, one a level; LDM f4 `ch_mult`
     blocks: int = 2  # residual blocks a level in the encoder, one more in the decoder; LDM `num_res_blocks`
@@ -33,13 +41,18 @@ class AutoencoderConfig:
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
     def grid(self, image_shape: tuple[int, ...], key: str = "tokenizer") -> tuple[int, ...]:
-        """Tokens per side for images (C, H, W); raises ValueError, with `key` in front of field names, if none fits."""
+        """Tokens along each axis, (h, w) for images (C, H, W) and (t, h, w) for videos (T, C, H, W).
+
+        Raises:
+            ValueError: if none fits, with `key` in front of the fields' names.
+        """
         if self.middle not in MIDDLES:
             raise ValueError(f"{key}.middle={self.middle!r} is unknown: use one of {', '.join(MIDDLES)}.")
-        if min([self.channels, self.patch, self.width, self.blocks, self.groups, *(self.multipliers or [0])]) < 1:
+        sizes = [self.channels, self.patch, self.patch_frames, self.width, self.blocks, self.groups]
+        if min([*sizes, *(self.multipliers or [0])]) < 1:
             raise ValueError(
-                f"{key}: channels, patch, width, blocks, groups and every one of multipliers must be 1 or more, "
-                f"and multipliers needs an entry a level."
+                f"{key}: channels, patch, patch_frames, width, blocks, groups and every one of multipliers must be 1 or "
+                f"more, and multipliers needs an entry a level."
             )
         wrong = [self.width * multiplier for multiplier in self.multipliers if self.width * multiplier % self.groups]
         if self.width % self.groups or wrong:
@@ -53,19 +66,24 @@ class AutoencoderConfig:
                 f"{key}.patch={self.patch} and the {len(self.multipliers)} levels of {key}.multipliers divide the resolution "
                 f"by {self.downsampling}, which does not divide {sides[0]}x{sides[1]} pixels: change one of them."
             )
-        return tuple(side // self.downsampling for side in sides)
+        *frames, _, _, _ = image_shape
+        if any(count % self.patch_frames for count in frames):
+            raise ValueError(
+                f"{key}.patch_frames={self.patch_frames} does not divide {frames[0]} frames: change one of them."
+            )
+        return (*(count // self.patch_frames for count in frames), *(side // self.downsampling for side in sides))
 
 
 class ResidualBlock(nn.Module):
-    """(B, C_in, H, W) -> (B, C_out, H, W); norm, swish, convolution, twice, plus a skip (1x1 where channels change)."""
+    """(B, C_in, ...) -> (B, C_out, ...); norm, swish, convolution, twice, plus a skip (1x1 where channels change)."""
 
-    def __init__(self, channels_in: int, channels_out: int, groups: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, groups: int, axes: int) -> None:
         super().__init__()
         self.norm1 = normalisation(channels_in, groups)
-        self.conv1 = convolution(channels_in, channels_out)
+        self.conv1 = convolution(channels_in, channels_out, axes)
         self.norm2 = normalisation(channels_out, groups)
-        self.conv2 = convolution(channels_out, channels_out)
-        self.skip = nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
+        self.conv2 = convolution(channels_out, channels_out, axes)
+        self.skip = nn.Identity() if channels_in == channels_out else CONVOLUTIONS[axes](channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(x)))
@@ -74,120 +92,125 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """(B, C, H, W) -> the same: single-head attention over positions, with a skip."""
+    """(B, C, ...) -> the same: single-head attention over positions, with a skip."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, groups: int, axes: int) -> None:
         super().__init__()
         self.norm = normalisation(channels, groups)
-        self.query, self.key, self.value, self.project = (nn.Conv2d(channels, channels, 1) for _ in range(4))
+        self.query, self.key, self.value, self.project = (CONVOLUTIONS[axes](channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(x)
         query, key, value = (
             layer(normed).flatten(2).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        )  # (B, HW, C)
+        )  # (B, N, C)
         attended = F.scaled_dot_product_attention(query, key, value)
         return x + self.project(attended.transpose(1, 2).reshape(x.shape))
 
 
 class Downsample(nn.Module):
-    """(B, C, H, W) -> (B, C, H/2, W/2); padded on the right and at the bottom only, as published."""
+    """(B, C, [t,] H, W) -> (B, C, [t,] H/2, W/2); padded on the right and at the bottom only, as published."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, axes: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        in_time = axes - 2
+        self.conv = CONVOLUTIONS[axes](channels, channels, 3, stride=(*[1] * in_time, 2, 2))
+        self.padding = (0, 1, 0, 1, *[1, 1] * in_time)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(F.pad(x, self.padding))
 
 
 class Upsample(nn.Module):
-    """(B, C, H, W) -> (B, C, 2H, 2W): nearest neighbour, then a convolution."""
+    """(B, C, [t,] H, W) -> (B, C, [t,] 2H, 2W): nearest neighbour, then a convolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, axes: int) -> None:
         super().__init__()
-        self.conv = convolution(channels, channels)
+        self.conv = convolution(channels, channels, axes)
+        self.scale = (*[1.0] * (axes - 2), 2.0, 2.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(F.interpolate(x, scale_factor=self.scale, mode="nearest"))
 
 
 class Encoder(nn.Sequential):
-    """Images (B, C, H, W) -> features (B, outputs, H/f, W/f)."""
+    """Images (B, C, H, W) -> features (B, outputs, h, w); videos (B, T, C, H, W) -> (B, outputs, t, h, w)."""
 
     def __init__(self, config: AutoencoderConfig, image_shape: tuple[int, ...], outputs: int) -> None:
-        height, width = image_shape[1] // config.patch, config.width
-        layers = [nn.PixelUnshuffle(config.patch), convolution(image_shape[0] * config.patch**2, width)]
+        axes = len(image_shape) - 1
+        fold = Fold(config.patch, config.patch_frames)
+        height, width, groups = image_shape[-2] // config.patch, config.width, config.groups
+        layers: list[nn.Module] = [fold, convolution(fold.channels(image_shape), width, axes)]
         for level, multiplier in enumerate(config.multipliers):
             if level > 0:
-                layers.append(Downsample(width))
+                layers.append(Downsample(width, axes))
                 height //= 2
-            layers += stage(width, config.width * multiplier, config.blocks, height in config.attention, config.groups)
+            layers += stage(width, config.width * multiplier, config.blocks, height in config.attention, groups, axes)
             width = config.width * multiplier
-        super().__init__(*layers, *middle(width, config), *head(width, outputs, config.groups))
+        super().__init__(*layers, *middle(width, config, axes), *head(width, outputs, groups, axes))
 
 
 class Decoder(nn.Sequential):
-    """Features (B, inputs, H/f, W/f) -> images (B, C, H, W)."""
+    """Features to images or videos: the inverse shapes of `Encoder`."""
 
     def __init__(self, config: AutoencoderConfig, image_shape: tuple[int, ...], inputs: int) -> None:
-        height, width = image_shape[1] // config.downsampling, config.width * config.multipliers[-1]
-        layers = [convolution(inputs, width), *middle(width, config)]
+        axes = len(image_shape) - 1
+        unfold = Unfold(config.patch, config.patch_frames)
+        height, groups = image_shape[-2] // config.downsampling, config.groups
+        width = config.width * config.multipliers[-1]
+        layers = [convolution(inputs, width, axes), *middle(width, config, axes)]
         for level, multiplier in reversed(list(enumerate(config.multipliers))):
-            layers += stage(
-                width, config.width * multiplier, config.blocks + 1, height in config.attention, config.groups
-            )
+            attention = height in config.attention
+            layers += stage(width, config.width * multiplier, config.blocks + 1, attention, groups, axes)
             width = config.width * multiplier
             if level > 0:
-                layers.append(Upsample(width))
+                layers.append(Upsample(width, axes))
                 height *= 2
-        super().__init__(
-            *layers, *head(width, image_shape[0] * config.patch**2, config.groups), nn.PixelShuffle(config.patch)
-        )
+        super().__init__(*layers, *head(width, unfold.channels(image_shape), groups, axes), unfold)
 
 
-def stage(channels_in: int, channels_out: int, blocks: int, attention: bool, groups: int) -> list[nn.Module]:
+def stage(channels_in: int, channels_out: int, blocks: int, attention: bool, groups: int, axes: int) -> list[nn.Module]:
     """The layers of one level."""
     layers: list[nn.Module] = []
     for index in range(blocks):
-        layers.append(ResidualBlock(channels_out if index else channels_in, channels_out, groups))
+        layers.append(ResidualBlock(channels_out if index else channels_in, channels_out, groups, axes))
         if attention:
-            layers.append(SelfAttention(channels_out, groups))
+            layers.append(SelfAttention(channels_out, groups, axes))
     return layers
 
 
-def middle(channels: int, config: AutoencoderConfig) -> list[nn.Module]:
+def middle(channels: int, config: AutoencoderConfig, axes: int) -> list[nn.Module]:
     """The layers at the lowest resolution: a key of MIDDLES."""
     groups = config.groups
     blocks, attention = MIDDLES[config.middle]
     if not blocks:
         return []
-    between = [SelfAttention(channels, groups)] if attention else []
-    return [ResidualBlock(channels, channels, groups), *between, ResidualBlock(channels, channels, groups)]
+    first, last = (ResidualBlock(channels, channels, groups, axes) for _ in range(2))
+    return [first, SelfAttention(channels, groups, axes), last] if attention else [first, last]
 
 
-def head(channels: int, outputs: int, groups: int) -> list[nn.Module]:
+def head(channels: int, outputs: int, groups: int, axes: int) -> list[nn.Module]:
     """The last layers of either half."""
-    return [normalisation(channels, groups), nn.SiLU(), convolution(channels, outputs)]
+    return [normalisation(channels, groups), nn.SiLU(), convolution(channels, outputs, axes)]
 
 
 def normalisation(channels: int, groups: int) -> nn.GroupNorm:
-    """GroupNorm with LDM's epsilon."""
+    """GroupNorm with LDM's epsilon; over time too, where there is any."""
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
-def convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """3x3, of equal size in and out."""
-    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+def convolution(channels_in: int, channels_out: int, axes: int) -> nn.Module:
+    """Three wide along each axis, of equal size in and out."""
+    return CONVOLUTIONS[axes](channels_in, channels_out, 3, padding=1)
 
 
 def to_tokens(features: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, N, C), rows first."""
+    """(B, C, [t,] h, w) -> (B, N, C), the last axis fastest."""
     return features.flatten(2).transpose(1, 2)
 
 
 def to_features(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """(B, N, C) -> (B, C, h, w), the inverse of `to_tokens`.
+    """(B, N, C) -> (B, C, [t,] h, w), the inverse of `to_tokens`.
 
     Contiguous: on a CPU in bfloat16 PyTorch's GroupNorm is ten times slower on channels-last memory (measured).
     """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.base import BLOCK, DATASETS
+from datasets.base import DATASETS
 from datasets.shapes2d import Shapes2D, Shapes2DConfig
 
 PUBLISHED = Shapes2DConfig()
@@ -91,7 +91,9 @@ def test_positions_use_the_range(tmp_path):
 def test_cyclic_compositions(shapes):
     _, _, classes = shapes.draw_block("train", 1)
     compositions = shapes.space.compositions
-    expected = [shapes.space.class_indices(compositions[(BLOCK + i) % len(compositions)]) for i in range(BLOCK)]
+    expected = [
+        shapes.space.class_indices(compositions[(shapes.block + i) % len(compositions)]) for i in range(shapes.block)
+    ]
     assert classes.tolist() == [list(row) for row in expected]
 
 

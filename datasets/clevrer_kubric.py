@@ -1,0 +1,102 @@
+"""CLEVRER-Kubric: short videos of one cube or sphere, red or blue, that slides to the left or to the right.
+
+After the videos of Farid et al. 2025, whose generator, resolution and number of frames are not public: CLEVR's shapes,
+colours and materials under Kubric's camera and lamps, drawn by the scenes and the ray tracer of ``datasets.clevrer``.
+Digits of a composition: shape, colour, direction. Values, V = 4: linear r, g, b of the material in [0, 1], and the speed
+in units a second, negative to the left; shape has none.
+
+Direction is a property of time alone: position at mid-clip is drawn without it, and speed is constant, so that a clip to
+the right played backwards is a draw of a clip to the left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.base import CompositionalDataModule, dataset
+from datasets.clevrer.config import ClevrerConfig
+from datasets.clevrer.render import render
+from datasets.clevrer.scenes import Scenes, draw_scenes, values_of
+from datasets.clevrer.world import AWAY, EYE, HALF, RIGHT, SHAPES, half_extent
+from datasets.factors import Composition, FactorSpace, seed_for
+
+
+@dataclass
+class ClevrerKubricConfig(ClevrerConfig):
+    """What may vary in a video, and how many videos there are."""
+
+    train_per_composition: int = 1250  # videos for tokenizers and generators
+    probe_per_composition: int = 500  # videos for training judges
+    test_per_composition: int = 256  # videos held out from everybody
+
+    def validate(self) -> None:
+        """Refuse what cannot be drawn or judged; raises ValueError, naming the key and the remedy."""
+        super().validate()
+        for key in ("train_per_composition", "probe_per_composition", "test_per_composition"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"dataset.clevrer_kubric.{key}={getattr(self, key)}: use 1 or more")
+
+
+@dataset("clevrer_kubric", ClevrerKubricConfig)
+class ClevrerKubric(CompositionalDataModule):
+    """Videos (T, C, H, W); video ``i`` of a part shows composition ``i`` modulo their number."""
+
+    config: ClevrerKubricConfig
+    strict_judge = ""  # none yet
+    block = 64  # videos drawn at once: a second or two of one core
+    parallel = True
+
+    def __init__(self, config: ClevrerKubricConfig, seed: int, folder: Path) -> None:
+        config.validate()
+        super().__init__(config, seed, folder)
+
+    @property
+    def space(self) -> FactorSpace:
+        return self.config.space
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.config.frames, 3, self.config.resolution, self.config.resolution
+
+    def part_sizes(self) -> dict[str, int]:
+        each = {
+            "train": self.config.train_per_composition,
+            "probe": self.config.probe_per_composition,
+            "test": self.config.test_per_composition,
+        }
+        return {part: count * len(self.space.compositions) for part, count in each.items()}
+
+    def judge_geometry(self) -> dict[str, Any]:
+        """How videos look, and where the camera stands.
+
+        ``half_heights`` are those of a cube and of a sphere of radius 1; ``right`` and ``away`` are the directions on the
+        floor that the camera sees as image-right and as away from it.
+        """
+        drawn = {key: value for key, value in asdict(self.config).items() if not key.endswith("_per_composition")}
+        classes = self.space.factors[0].classes
+        return {
+            **drawn,
+            "eye": list(EYE),
+            "half_extent": half_extent(self.config.lens),
+            "half_heights": {name: HALF[SHAPES.index(name)] for name in classes},
+            "right": list(RIGHT),
+            "away": list(AWAY),
+        }
+
+    def scenes(self, part: str, start: int, stop: int) -> Scenes:
+        """The scenes behind videos ``start`` to ``stop`` of a part."""
+        return draw_scenes(self.config, seed_for(self.seed, self.name, part), range(start, stop))
+
+    def draw_block(self, part: str, block: int) -> tuple[Tensor, Tensor, Tensor]:
+        scenes = self.scenes(part, block * self.block, (block + 1) * self.block)
+        videos = render(scenes, self.config.resolution, self.config.lens)
+        return videos.frames, scenes.values, scenes.classes
+
+    def draw_values(self, composition: Composition, count: int, generator: torch.Generator) -> Tensor:
+        classes = torch.tensor([self.space.class_indices(composition)]).expand(count, -1)
+        return values_of(self.config, classes, torch.rand(count, 4, generator=generator))

@@ -1,0 +1,125 @@
+"""CLEVRER-Kubric as a dataset: labels, the cache on any number of processes, and what single frames must not tell."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from datasets import base
+from datasets.base import DATASETS
+from datasets.clevrer_kubric import ClevrerKubric, ClevrerKubricConfig
+from datasets.factors import Factor, FactorSpace
+from probes.linear import ProbeConfig, train_probe
+
+SMALL = ClevrerKubricConfig(
+    resolution=16,
+    frames=3,  # an odd number: the middle one is at mid-clip
+    radius=0.95,
+    depth_jitter=0.8,
+    train_per_composition=10,
+    probe_per_composition=2,
+    test_per_composition=2,
+)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """Pixels (M, T, C, H, W) uint8 and classes of 4096 videos."""
+    data = ClevrerKubric(SMALL, 0, "unused")
+    blocks = [data.draw_block("train", block) for block in range(4096 // data.block)]
+    return torch.cat([frames for frames, _, _ in blocks]), torch.cat([classes for _, _, classes in blocks])
+
+
+def test_it_is_registered():
+    assert DATASETS["clevrer_kubric"] is ClevrerKubric
+
+
+def test_parts_labels_and_shapes(tmp_path):
+    data = ClevrerKubric(SMALL, 0, tmp_path / "data")
+    data.prepare_data()
+    train = data.images("train")
+    assert train.images.shape == (80, 3, 3, 16, 16)
+    assert torch.bincount(train.composition_index).tolist() == [10] * 8
+    assert (train.values[:, 3].sign() == 2 * train.classes[:, 2] - 1).all()
+    assert train.tensor(slice(0, 2)).shape == (2, 3, 3, 16, 16)
+    data.verify()
+
+
+def test_any_number_of_processes_draws_the_same_bytes(tmp_path, monkeypatch):
+    manifests = []
+    for processes in (1, 3):
+        monkeypatch.setattr(base, "_cores", lambda: processes)  # noqa: B023 - called within the turn
+        data = ClevrerKubric(SMALL, 0, tmp_path / str(processes))
+        data.generate(data.folder)
+        manifests.append(data._manifest())
+    assert manifests[0] == manifests[1]
+
+
+def test_drawn_values_are_those_of_real_videos():
+    data = ClevrerKubric(SMALL, 0, "unused")
+    _, values, classes = data.draw_block("train", 0)
+    drawn = data.draw_values("011", 500, torch.Generator().manual_seed(0))
+    real = values[(classes == torch.tensor([0, 1, 1])).all(1)]
+    assert drawn.shape == (500, 4) and drawn.dtype == torch.float32
+    assert (real.amin(0) >= drawn.amin(0) - 0.05).all() and (real.amax(0) <= drawn.amax(0) + 0.05).all()
+
+
+def test_another_seed_or_config_draws_other_videos():
+    first = ClevrerKubric(SMALL, 0, "unused").draw_block("train", 0)[0]
+    assert not torch.equal(first, ClevrerKubric(SMALL, 1, "unused").draw_block("train", 0)[0])
+    assert not torch.equal(first, ClevrerKubric(SMALL, 0, "unused").draw_block("test", 0)[0])
+    assert not torch.equal(first, ClevrerKubric(replace(SMALL, nuisance="none"), 0, "unused").draw_block("train", 0)[0])
+
+
+DIRECTION = FactorSpace((Factor("direction", ("left", "right")),))
+
+
+def share_read(pixels, direction):
+    """Held-out share of clips or frames whose direction a small convolutional network reads."""
+    config = ProbeConfig(features="cnn", epochs=4, lr=3e-3, batch=64)
+    half = len(pixels) // 2
+    probe = train_probe(pixels[:half], direction[:half, None], DIRECTION, config, seed=0)
+    read = probe.judge(pixels[half:].float() / 127.5 - 1).classes[:, 0]
+    return float((read == direction[half:]).float().mean())
+
+
+def test_no_single_frame_tells_the_direction(clips):
+    pixels, classes = clips
+    order = torch.rand(pixels.shape[:2], generator=torch.Generator().manual_seed(0)).argsort(
+        1
+    )  # frames in random order
+    shuffled = pixels[torch.arange(len(pixels))[:, None], order]
+    assert abs(share_read(pixels[:, 1], classes[:, 2]) - 0.5) <= 0.03  # mid-frames
+    assert abs(share_read(shuffled[:, 0], classes[:, 2]) - 0.5) <= 0.03  # one frame of each clip, at any time
+    assert share_read(pixels, classes[:, 2]) > 0.95  # and all frames in order do: the reader can read
+
+
+def test_single_frames_tell_shape_and_colour(clips):
+    """The control of the test above: the same reader, from the same frame, reads what stands in it."""
+    pixels, classes = clips
+    assert share_read(pixels[:, 1], classes[:, 1]) > 0.99
+    assert share_read(pixels[:, 1], classes[:, 0]) > 0.6  # at 16 px
+
+
+def test_a_clip_backwards_is_read_as_the_other_direction_and_nothing_else(clips):
+    pixels, classes = clips
+    space = ClevrerKubric(SMALL, 0, "unused").space
+    probe = train_probe(
+        pixels[:3072], classes[:3072], space, ProbeConfig(features="cnn", epochs=4, lr=3e-3, batch=64), 0
+    )
+    forwards, backwards = (
+        probe.judge(clip.float() / 127.5 - 1).classes for clip in (pixels[3072:], pixels[3072:].flip(1))
+    )
+    same = (forwards == backwards).float().mean(0)
+    assert same[1] > 0.99 and same[2] < 0.05
+    assert (
+        abs(
+            (forwards[:, 0] == classes[3072:, 0]).float().mean() - (backwards[:, 0] == classes[3072:, 0]).float().mean()
+        )
+        < 0.05
+    )
+
+
+def test_no_counts_below_one():
+    with pytest.raises(ValueError, match=r"dataset.clevrer_kubric.test_per_composition=0: use 1 or more"):
+        ClevrerKubric(replace(SMALL, test_per_composition=0), 0, "unused")
