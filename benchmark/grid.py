@@ -246,8 +246,8 @@ class Composer:
         dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
         try:
             if tokenizer and (side := getattr(dataset, "resolution", None)):
-                frames = [dataset.frames] if hasattr(dataset, "frames") else []
-                tokenizer.grid((*frames, 3, side, side), f"tokenizer.{config['tokenizer']['name']}")
+                frames = getattr(dataset, "frames", None)  # images have none
+                tokenizer.grid((*filter(None, [frames]), 3, side, side), f"tokenizer.{config['tokenizer']['name']}")
             if isinstance(space := getattr(dataset, "space", None), FactorSpace):
                 resolve_split(SplitConfig(**config["split"]), space)
         except ValueError as error:

@@ -157,13 +157,12 @@ class CompositionalDataModule(LightningDataModule, ABC):
             labels = []
             for start, drawn in zip(range(0, size, self.block), self._blocks(part, size), strict=True):
                 stop = min(start + self.block, size)
-                block, values, classes = (array[: stop - start] for array in drawn)
-                images[start:stop] = block
-                labels.append((torch.from_numpy(values), torch.from_numpy(classes)))
+                images[start:stop], *told = (array[: stop - start] for array in drawn)
+                labels.append(told)
                 done += stop - start
                 progress(done / total)
             images.flush()
-            values, classes = (torch.cat(columns) for columns in zip(*labels, strict=True))
+            values, classes = (torch.from_numpy(np.concatenate(columns)) for columns in zip(*labels, strict=True))
             save_file({"values": values, "classes": classes}, folder / f"{part}_labels.safetensors")
             counts = torch.bincount(composition_index(classes, self.space), minlength=len(self.space.compositions))
             parts[part] = dict(zip(self.space.compositions, counts.tolist(), strict=True))

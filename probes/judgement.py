@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Reason(IntEnum):
-    """Why a judge rejected an image; the first that applies, in this order."""
+    """Why a judge rejected an image or a clip; the first that applies, in an order of the judge's."""
 
     NONE = 0  # not rejected
     BACKGROUND = 1
@@ -23,6 +23,13 @@ class Reason(IntEnum):
     OFF_CENTRE = 7
     SIZE_BETWEEN_CLASSES = 8
     SHAPE_UNCLEAR = 9
+    VANISHES = 10  # seen in some frames only
+    CHANGES = 11  # colour, size or shape, from one frame to another
+    JUMPS = 12  # no straight path at constant speed
+    STANDS_STILL = 13
+    IMPLAUSIBLE_SPEED = 14  # or a heading that no real clip has
+    IMPLAUSIBLE_SIZE = 15
+    TRANSPARENT = 16  # the floor shines through the object
 
     @property
     def words(self) -> str:
