@@ -18,6 +18,7 @@ REFERENCE = ROOT / "results" / "reference" / "laptop.csv"
 MINUTES = {"smoke": 0.5, "laptop": 8.5, "paper": 60.0}
 ADAM_STATE = 4  # float32 tensors the size of the network in a checkpoint: weights, two moments, average
 GIGABYTE = 1e9
+Pace = dict[tuple[str, str, str], list[float]]  # minutes a step, by dataset, architecture and preset
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Estimator:
 
     def __init__(self, records: Iterable[Mapping[str, Any]] = ()) -> None:
         self._here: dict[str, list[float]] = {}
-        self._pace: dict[tuple[str, str], list[float]] = {}  # minutes a step, by architecture and preset
+        self._pace: Pace = {}
         for record in records:
             row = record.get("row") or {}
             if is_number(row.get("minutes")) and record.get("state") in ("ok", "suspicious"):
@@ -41,8 +42,8 @@ class Estimator:
                 _add_pace(self._pace, row)
 
     @cached_property
-    def _reference(self) -> dict[tuple[str, str], list[float]]:
-        pace: dict[tuple[str, str], list[float]] = {}
+    def _reference(self) -> Pace:
+        pace: Pace = {}
         for row in read_csv(REFERENCE) if REFERENCE.is_file() else ():
             _add_pace(pace, row)
         return pace
@@ -51,7 +52,8 @@ class Estimator:
         """The median over the nearest measurements that there are."""
         if same := self._here.get(cell.setting):
             return Estimate(median(same), f"{_count(same, 'finished cell')} of this setting here")
-        key, steps = (cell.architecture, cell.config["preset"]), cell.config["trainer"]["max_steps"]
+        key = (cell.dataset, cell.architecture, cell.config["preset"])
+        steps = cell.config["trainer"]["max_steps"]
         if pace := self._pace.get(key):
             return Estimate(median(pace) * steps, f"{_count(pace, 'finished cell')} like it here, by steps")
         if pace := self._reference.get(key):
@@ -73,9 +75,9 @@ def disk_bytes(cells: Iterable[Cell]) -> int:
     return sum(_cell_bytes(cell) for cell in cells) + sum(artefacts.values())
 
 
-def _add_pace(pace: dict[tuple[str, str], list[float]], row: Row | Mapping[str, Any]) -> None:
+def _add_pace(pace: Pace, row: Row | Mapping[str, Any]) -> None:
     if is_number(row.get("minutes")) and is_number(row.get("steps")) and row["steps"]:
-        key = (str(row.get("architecture")), str(row.get("preset")))
+        key = (str(row.get("dataset")), str(row.get("architecture")), str(row.get("preset")))
         pace.setdefault(key, []).append(row["minutes"] / row["steps"])
 
 
@@ -87,10 +89,10 @@ def _cell_bytes(cell: Cell) -> int:
 
 
 def _data_bytes(cell: Cell) -> int:
-    """Images as bytes: counts times 3 channels times the resolution, where the dataset's config tells them."""
+    """Images as bytes: counts times frames, 3 channels and the resolution, where the dataset's config tells them."""
     dataset = cell.config["dataset"]
     images = 8 * sum(value for key, value in dataset.items() if key.endswith("_per_composition"))
-    return images * 3 * dataset.get("resolution", 64) ** 2
+    return images * dataset.get("frames", 1) * 3 * dataset.get("resolution", 64) ** 2
 
 
 def _count(values: Sequence[float], noun: str) -> str:

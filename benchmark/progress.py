@@ -191,10 +191,11 @@ class GridProgress:
 
 def _row(cell_id: str, progress: Mapping[str, Any], minutes_left: float | None) -> Row:
     step, steps, rate = progress.get("step"), progress.get("max_steps"), progress.get("rate")
+    share = f"{progress['share']:.0%}" if "share" in progress else ""
     return Row(
         cell_id,
         phase=str(progress.get("phase", "starting")),
-        step=f"{step}/{steps}" if step is not None and steps else "",
+        step=f"{step}/{steps}" if step is not None and steps else share,
         rate=f"{rate:.1f}/s" if rate else "",
         left=f"{duration(60 * minutes_left)} left" if minutes_left is not None else "",
     )

@@ -220,7 +220,7 @@ class Store:
     # --- progress
 
     def write_progress(self, cell_id: str, **progress: Any) -> None:
-        """Say how far a cell is: phase, step, max_steps, rate (steps a second), saved (what a restart goes on from)."""
+        """Say how far a cell is: phase, step, max_steps, rate (steps a second), saved (what a restart goes on from); or share."""
         content = {"pid": os.getpid(), "time": time.time(), **progress}
         write_json(self.cell(cell_id).progress, content, durable=False)
 

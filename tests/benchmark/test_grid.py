@@ -212,7 +212,7 @@ def cell_of_plugin(plugin) -> str:
 def test_an_estimate_names_its_basis_and_prefers_what_was_measured_here():
     one = cell()
     assert "constant" in Estimator().estimate(one).basis
-    like = {"architecture": "dit", "preset": "smoke", "steps": 20, "minutes": 2.0}
+    like = {"dataset": "shapes2d", "architecture": "dit", "preset": "smoke", "steps": 20, "minutes": 2.0}
     scaled = Estimator([{"state": "ok", "setting": "another", "row": like}]).estimate(one)
     assert scaled.minutes == pytest.approx(4.0) and "by steps" in scaled.basis
     same = Estimator([{"state": "ok", "setting": one.setting, "row": like | {"minutes": 5.0}}]).estimate(one)

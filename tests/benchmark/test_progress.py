@@ -46,6 +46,15 @@ def test_lines_come_only_so_often(store: Store) -> None:
     assert lines == []
 
 
+def test_what_has_no_steps_shows_its_share(store: Store) -> None:
+    lines: list[str] = []
+    with GridProgress(store, ["a"], interval=0, say=lines.append) as progress:
+        progress.started("a")
+        store.write_progress("a", phase="drawing images", share=0.254)
+        progress.tick()
+    assert "  a  drawing images  25%" in lines
+
+
 def test_progress_of_an_earlier_worker_is_not_shown(store: Store) -> None:
     lines: list[str] = []
     store.write_progress("a", phase="train", step=1200, max_steps=3000, rate=20.0)
