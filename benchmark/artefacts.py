@@ -28,9 +28,9 @@ from datasets.factors import Composition, SplitConfig, resolve_split, seed_for
 from datasets.latents import LatentSet
 from probes.evaluation import accuracy, judge_prefix
 from probes.judgement import Judge
+from probes.judges import STRICT_JUDGES
 from probes.linear import LinearProbe, ProbeConfig, train_probe
 from probes.steps import step_shares
-from probes.strict import STRICT_JUDGES
 
 ENCODE_BATCH = 512
 Report = Callable[..., None]
@@ -84,13 +84,13 @@ class Artefacts:
     @cached_property
     def probe(self) -> LinearProbe:
         folder = self.store.build(*self._probe_request())
-        return LinearProbe.load(folder / "weights.safetensors", self.data.space, self.data.image_shape)
+        return LinearProbe.load(folder / "weights.safetensors", self.data.space.controlled, self.data.image_shape)
 
     @cached_property
     def judges(self) -> list[Judge]:
         """The trained probe, and the analytic judge where the dataset has one."""
         strict = self.data.strict_judge
-        analytic = [STRICT_JUDGES[strict](self.data.space, self.data.judge_geometry())] if strict else []
+        analytic = [STRICT_JUDGES[strict](self.data.space.controlled, self.data.judge_geometry())] if strict else []
         return [self.probe, *analytic]
 
     def _fresh_tokenizer(self) -> Tokenizer:
@@ -132,7 +132,8 @@ class Artefacts:
             self.report(phase="training the probe")
             config = instantiate(ProbeConfig, self.config["probe"])
             real = self.data.images("probe")
-            probe = train_probe(real.images, real.classes, self.data.space, config, self.cell.seed_of("probe"))
+            space = self.data.space.controlled
+            probe = train_probe(real.images, real.classes, space, config, self.cell.seed_of("probe"))
             probe.save(folder / "weights.safetensors")
             self.report(phase="waiting for the tokenizer")  # where another cell trains it, for minutes
 
@@ -199,7 +200,7 @@ class Artefacts:
             figures |= code_figures(self.latents["train"].tensors["codes"], encoded.tensors["codes"], len(codebook))
         if len(self.tokenizer.grid) == 3:  # videos
             centre = encoded.parts(self.tokenizer.views[-1])[0]  # the mean of `kl`, `pre_quant` of `vq`
-            figures |= step_shares(centre, encoded.classes, self.tokenizer.grid[0], self.data.space)
+            figures |= step_shares(centre, encoded.classes, self.tokenizer.grid[0], self.data.space.controlled)
         return figures
 
 

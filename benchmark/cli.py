@@ -90,6 +90,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--cell", metavar="ID", help="all that a cell shares with others: images, tokenizer, judges, latents"
     )
     prepare.add_argument("--preset", default="auto", metavar="P")
+    prepare.add_argument(
+        "--compare-renderers",
+        type=int,
+        nargs="?",
+        const=4,
+        metavar="N",
+        help="N scenes by both of a dataset's renderers",
+    )
     evaluate = _add_command(commands, "evaluate", "sample and judge a finished cell again, with other settings")
     evaluate.add_argument("--cell", required=True, metavar="ID")
     evaluate.add_argument("--name", default="again", metavar="N", help="of evaluations/N.json (default: again)")

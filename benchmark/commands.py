@@ -130,6 +130,8 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     _fix_threads(cell)
     from benchmark import runner
 
+    if arguments.compare_renderers:
+        return runner.compare_renderers(cell, store, registry, arguments.compare_renderers)
     return runner.prepare_data(cell, store, registry)
 
 

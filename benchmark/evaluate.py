@@ -64,7 +64,7 @@ def shares(artefacts: Artefacts, evaluations: list[Evaluation]) -> dict[str, flo
     """Every share of all evaluations, flat."""
     found: dict[str, float] = {}
     for evaluation in evaluations:
-        found |= scores(evaluation.table, artefacts.data.space, artefacts.train_compositions)
+        found |= scores(evaluation.table, artefacts.data.space.controlled, artefacts.train_compositions)
     return found
 
 

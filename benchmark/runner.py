@@ -19,6 +19,7 @@ from architectures.base import GenerativeModel
 from benchmark import evaluate, models
 from benchmark.artefacts import Artefacts
 from benchmark.cell import Cell
+from benchmark.config import ConfigError
 from benchmark.files import read_json, write_json
 from benchmark.fit import LAST, STOP_SIGNALS, KeepAverages, Preempted, Watch, fit, log_spaced, quiet_threads
 from benchmark.hardware import costs, hardware, peak_memory_mb, revision, why_not_compiled
@@ -68,6 +69,23 @@ def prepare_data(cell: Cell, store: Store, registry: Registry) -> int:
     print(f"{cell.dataset}: {data.folder}")
     for part in PARTS:
         print(f"  {part}: {len(data.images(part))} images of {len(data.space.compositions)} compositions")
+    return 0
+
+
+def compare_renderers(cell: Cell, store: Store, registry: Registry, count: int) -> int:
+    """Render some scenes by both renderers of a dataset into the results folder, and print how far apart they are.
+
+    Raises:
+        ConfigError: the dataset has one renderer, or the other one is not installed or failed.
+    """
+    cls, config = Artefacts(cell, store, registry).part("dataset")
+    if not hasattr(cls, "compare_renderers"):
+        raise ConfigError(f"{cell.dataset} has one renderer: --compare-renderers is for clevrer_kubric")
+    try:
+        print(cls(config, cell.seed_of("data"), store.results).compare_renderers(store.results, count))
+    except RuntimeError as error:
+        raise ConfigError(str(error)) from error
+    print(f"-> {store.results / 'renderers.csv'}, renderers.png")
     return 0
 
 

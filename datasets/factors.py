@@ -16,7 +16,10 @@ Composition = str
 
 @dataclass(frozen=True)
 class Factor:
-    """A named property with classes and, where it has one, a real value behind each class."""
+    """A named property with classes and, where it has one, a real value behind each class.
+
+    A factor of one class is a nuisance that the model is told: it has values, but writes no digit and nobody judges it.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -35,9 +38,19 @@ class Factor:
 
 @dataclass(frozen=True)
 class FactorSpace:
-    """The factors of a dataset, in the order in which a composition writes its digits."""
+    """The factors of a dataset, in the order in which a composition writes its digits; nuisances stand last."""
 
     factors: tuple[Factor, ...]
+
+    def __post_init__(self) -> None:
+        counts = [len(factor.classes) > 1 for factor in self.factors]
+        if counts != sorted(counts, reverse=True):
+            raise ValueError(f"factors of one class must stand last: {', '.join(self.names)}")
+
+    @property
+    def controlled(self) -> FactorSpace:
+        """Without nuisances: what judges read. Its classes and values are the first columns of the whole space's."""
+        return FactorSpace(tuple(factor for factor in self.factors if len(factor.classes) > 1))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,7 +68,7 @@ class FactorSpace:
     @property
     def compositions(self) -> tuple[Composition, ...]:
         """Every composition, in lexicographic order."""
-        digits = (range(len(factor.classes)) for factor in self.factors)
+        digits = (range(len(factor.classes)) for factor in self.factors if len(factor.classes) > 1)
         return tuple("".join(map(str, combination)) for combination in itertools.product(*digits))
 
     @property
@@ -66,7 +79,7 @@ class FactorSpace:
 
     def class_indices(self, composition: Composition) -> tuple[int, ...]:
         """Class index of each factor, (F,)."""
-        return tuple(int(digit) for digit in composition)
+        return tuple(map(int, composition)) + (0,) * (self.num_factors - len(composition))
 
     def centre(self, composition: Composition) -> tuple[float, ...]:
         """The class centres behind a composition, (V,)."""
@@ -75,8 +88,8 @@ class FactorSpace:
 
     def describe(self, composition: Composition) -> str:
         """A composition in words: ``"circle blue small"``."""
-        pairs = zip(self.factors, self.class_indices(composition), strict=True)
-        return " ".join(factor.classes[index] for factor, index in pairs)
+        pairs = zip(self.factors, composition, strict=False)  # nuisances write no digit
+        return " ".join(factor.classes[int(digit)] for factor, digit in pairs)
 
 
 @dataclass

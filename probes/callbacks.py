@@ -108,7 +108,7 @@ class LevelProbe(Callback):
         with model.averaged():
             evaluation = self.evaluator.evaluate(self.sample_images, "centre", self.count, generator, self.compositions)
             val_loss = float("nan") if self.val_loss is None else self.val_loss()
-        shares = scores(evaluation.table, self.evaluator.space, self.train_compositions)
+        shares = scores(evaluation.table, self.evaluator.space.controlled, self.train_compositions)
         row = {
             "step": step,
             "seconds": self._elapsed(),

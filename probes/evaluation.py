@@ -99,7 +99,7 @@ class Evaluator:
             images.append(as_bytes(made))
             for said, judge in zip(judgements, self.judges, strict=True):
                 said.append(judge.judge(made))
-        tables = [tabulate(concatenate(said), asked, self.space) for said in judgements]
+        tables = [tabulate(concatenate(said), asked, self.space.controlled) for said in judgements]
         return Evaluation(asked, torch.cat(images), pd.concat(tables, ignore_index=True))
 
 

@@ -67,9 +67,10 @@ def correct(judgement: Judgement, classes: Tensor) -> Tensor:
     """Where each factor was read as asked, (B, F) bool; False throughout a rejected image.
 
     Args:
-        classes: the classes asked for, (B, F) int64.
+        classes: the classes asked for, (B, F) int64; columns beyond those judged are nuisances.
     """
-    return (judgement.classes == classes.to(judgement.classes.device)) & judgement.accepted[:, None]
+    judged = classes[:, : judgement.classes.shape[1]].to(judgement.classes.device)
+    return (judgement.classes == judged) & judgement.accepted[:, None]
 
 
 def accept_all(count: int) -> tuple[Tensor, Tensor]:

@@ -114,7 +114,7 @@ def train_probe(
 
     Args:
         images: (M, C, H, W), uint8, or float in [-1, 1].
-        classes: (M, F) int64.
+        classes: (M, F) int64, and columns of nuisances, which are left alone.
         seed: of the weights and of the order of the images.
     """
     with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
@@ -126,7 +126,7 @@ def train_probe(
     for _ in range(config.epochs):
         for indices in torch.randperm(len(pixels), generator=order).split(config.batch):
             logits = probe(as_float(pixels[indices])).split(probe.sizes, 1)
-            targets = classes[indices].unbind(1)
+            targets = classes[indices, : space.num_factors].unbind(1)
             loss = torch.stack([F.cross_entropy(*pair) for pair in zip(logits, targets, strict=True)]).sum()
             optimiser.zero_grad()
             loss.backward()

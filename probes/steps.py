@@ -21,12 +21,13 @@ def step_shares(latents: Tensor, classes: Tensor, steps: int, space: FactorSpace
 
     Args:
         latents: (M, N, C), N = steps * h * w tokens, time slowest; of videos of all compositions.
-        classes: (M, F).
+        classes: (M, F), and columns of nuisances, which are left alone.
         steps: latent steps, t.
 
     Returns:
         ``one_step_F`` and ``all_steps_F`` for each factor F.
     """
+    classes = classes[:, : space.num_factors]
     by_step = latents.float().unflatten(1, (steps, -1)).flatten(2)  # (M, t, D)
     single = [_shares(step, classes) for step in by_step.unbind(1)]
     together = _shares(by_step.flatten(1), classes)

@@ -302,6 +302,3 @@ def square(across: Tensor, up: Tensor, radius: Tensor) -> Tensor:
 
 
 TEMPLATES = {"circle": circle, "triangle": triangle, "square": square}
-
-
-STRICT_JUDGES = {"shapes2d": StrictShapes2D}  # what a dataset's `strict_judge` names

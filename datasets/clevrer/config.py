@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Everything that varies besides the factors and says nothing of them.
 ON_THE_FLOOR = ("position", "depth", "heading", "size", "yaw", "material")
 NUISANCES = (*ON_THE_FLOOR, "lights", "camera")
+YAW = 0.4  # rad, where yaw does not vary: two sides of a cube are seen
 Number = TypeVar("Number", float, "Tensor")
 
 
@@ -55,6 +56,23 @@ class ClevrerConfig:
                 Factor("direction", ("left", "right"), ((-middle,), (middle,))),
             )
         )
+
+    def nuisance_centres(self) -> dict[str, tuple[float, ...]]:
+        """The numbers behind each nuisance where it does not vary, in the order in which `Scenes.nuisances` has them.
+
+        Position and depth in units at mid-clip, heading in rad, the radius, cosine and sine of the yaw, 1 for metal, and
+        by how much lamps and camera are moved.
+        """
+        return {
+            "position": (0.0,),
+            "depth": (0.0,),
+            "heading": (0.0,),
+            "size": (self.radius,),
+            "yaw": (math.cos(YAW), math.sin(YAW)),
+            "material": (0.0,),
+            "lights": (0.0,) * 9,
+            "camera": (0.0,) * 3,
+        }
 
     @property
     def nuisances(self) -> tuple[str, ...]:

@@ -18,12 +18,11 @@ from torch import Tensor
 
 from datasets.clevrer.camera import to_world
 from datasets.clevrer.companions import Target, meet_partner, pass_distractors, slide
-from datasets.clevrer.config import ClevrerConfig
-from datasets.clevrer.draws import jitter, turned, uniforms
+from datasets.clevrer.config import YAW, ClevrerConfig
+from datasets.clevrer.draws import cosine_sine, jitter, turned, uniforms
 from datasets.clevrer.physics import Motion
 from datasets.clevrer.world import ABSENT, COLOURS, EYE, HALF, LAMPS, SHAPES, linear_colour
 
-YAW = 0.4  # rad, where yaw does not vary: two sides of a cube are seen
 CYLINDER = SHAPES.index("cylinder")
 T = TypeVar("T")
 
@@ -43,6 +42,7 @@ class Scenes:
     motion: Motion  # (B, T, N, 2) world coordinates
     eye: Tensor  # (B, 3) float64, the camera, which looks at the origin
     lamps: Tensor  # (B, 3, 3) float64, positions of world.LAMPS, turned to the origin
+    nuisances: Tensor  # (B, 19) float32, what varies besides the factors, as ClevrerConfig.nuisance_centres lists it
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -75,7 +75,8 @@ def draw_scenes(config: ClevrerConfig, seed: int, indices: Sequence[int], classe
     """
     config.validate()
     if classes is None:
-        table = torch.tensor([config.space.class_indices(c) for c in config.space.compositions])
+        space = config.space.controlled
+        table = torch.tensor([space.class_indices(c) for c in space.compositions])
         classes = table[torch.tensor(list(indices), dtype=torch.int64) % len(table)]
     values = values_of(config, classes, uniforms(seed, indices, "values", 4))
 
@@ -84,7 +85,9 @@ def draw_scenes(config: ClevrerConfig, seed: int, indices: Sequence[int], classe
         return config.spread(nuisance, width) * jitter(uniforms(seed, indices, nuisance, count))
 
     middle = torch.cat([vary("position", config.slack), vary("depth", config.depth_jitter)], 1)
-    velocity = turned(values[:, 3:].double(), vary("heading", config.heading_jitter)).squeeze(1)
+    heading, yaw = vary("heading", config.heading_jitter), YAW + vary("yaw", math.pi)
+    moved, lit = vary("camera", config.camera_jitter, 3), vary("lights", config.lamp_jitter, 9)
+    velocity = turned(values[:, 3:].double(), heading).squeeze(1)
     target = Target(middle, velocity, config.radius + vary("size", config.radius_jitter), vary("material", 1.0) > 0)
     others = (meet_partner if config.collisions else pass_distractors)(config, seed, indices, target)
     colours = torch.tensor([linear_colour(name) for name in COLOURS])
@@ -98,10 +101,13 @@ def draw_scenes(config: ClevrerConfig, seed: int, indices: Sequence[int], classe
         rgb=torch.cat([values[:, None, :3], colours[others.colour]], 1),
         metal=torch.cat([target.metal, others.metal], 1),
         radius=torch.cat([target.radius, others.radius], 1),
-        yaw=torch.cat([YAW + vary("yaw", math.pi), torch.zeros_like(others.radius)], 1),
+        yaw=torch.cat([yaw, torch.zeros_like(others.radius)], 1),
         motion=_in_world(slide(config, target, others)),
-        eye=torch.tensor(EYE, dtype=torch.float64) + vary("camera", config.camera_jitter, 3),
-        lamps=lamps + vary("lights", config.lamp_jitter, 9).view(-1, 3, 3),
+        eye=torch.tensor(EYE, dtype=torch.float64) + moved,
+        lamps=lamps + lit.view(-1, 3, 3),
+        nuisances=torch.cat(
+            [middle, heading, target.radius, *cosine_sine(yaw), target.metal.double(), lit, moved], 1
+        ).float(),
     )
 
 
@@ -116,7 +122,7 @@ def values_of(config: ClevrerConfig, classes: Tensor, uniform: Tensor) -> Tensor
     Returns:
         float32 (B, 4): linear RGB and signed speed.
     """
-    _, colour, _ = config.space.factors
+    colour = config.space.factors[1]
     rgb = torch.tensor(colour.centres)[classes[:, 1]] + config.colour_jitter * jitter(uniform[:, :3])
     speed = config.speed_slow + (config.speed_fast - config.speed_slow) * uniform[:, 3:]
     sign = 2 * classes[:, 2:] - 1

@@ -12,6 +12,7 @@ from benchmark.config import (
     ConfigError,
     Layer,
     Override,
+    dataset_layer,
     hashed_part,
     instantiate,
     names_in,
@@ -274,3 +275,23 @@ def test_a_section_builds_the_dataclass_it_came_from(schema):
     config = resolve(architecture="maskgit-jepa")
     built = instantiate(schema.classes["architecture.maskgit-jepa"], config["architecture"])
     assert {"name": "maskgit-jepa", **json.loads(json.dumps(asdict(built)))} == config["architecture"]
+
+
+@pytest.mark.parametrize("preset", names_in("presets"))
+def test_what_a_preset_does_for_one_dataset_reaches_its_cells_alone(preset):
+    own = read_yaml(CONFIGS / "presets" / f"{preset}.yaml").get("per_dataset", {})
+    assert set(own) <= set(discover().names("dataset"))
+    for dataset in own:
+        assert dataset_layer(preset, dataset).values == own[dataset]
+    images = resolve(preset=preset)
+    assert dataset_layer(preset, "shapes2d").values == {} and images["tokenizer"]["patch_frames"] == 1
+    for tokenizer in ("vq", "kl"):
+        videos = resolve(preset=preset, dataset="clevrer_kubric", tokenizer=tokenizer)
+        assert videos["tokenizer"]["patch_frames"] == 4 and "per_dataset" not in videos
+    changed = resolve("tokenizer.vq.patch_frames=2", preset=preset, dataset="clevrer_kubric")
+    assert changed["tokenizer"]["patch_frames"] == 2  # the command line stands above
+
+
+def test_frames_that_the_tokenizer_cannot_fold_are_refused_before_any_work():
+    with pytest.raises(ConfigError, match=r"tokenizer.vq.patch_frames=3 does not divide 8 frames"):
+        resolve("tokenizer.vq.patch_frames=3", preset="laptop", dataset="clevrer_kubric")

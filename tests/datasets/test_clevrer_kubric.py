@@ -7,6 +7,8 @@ import torch
 
 from datasets import base
 from datasets.base import DATASETS
+from datasets.clevrer.blender import BlenderError
+from datasets.clevrer.camera import to_floor
 from datasets.clevrer_kubric import ClevrerKubric, ClevrerKubricConfig
 from datasets.factors import Factor, FactorSpace
 from probes.linear import ProbeConfig, train_probe
@@ -71,6 +73,24 @@ def test_another_seed_or_config_draws_other_videos():
     assert not torch.equal(first, ClevrerKubric(replace(SMALL, nuisance="none"), 0, "unused").draw_block("train", 0)[0])
 
 
+def test_the_model_can_be_told_the_nuisances_and_nobody_judges_them():
+    telling = replace(SMALL, tell_nuisances=True, nuisance="position,yaw")
+    data, quiet = (
+        ClevrerKubric(telling, 0, "unused"),
+        ClevrerKubric(replace(telling, tell_nuisances=False), 0, "unused"),
+    )
+    assert data.space.names == ("shape", "colour", "direction", "position", "yaw")
+    assert data.space.compositions == quiet.space.compositions and data.space.controlled == quiet.space
+    frames, values, classes = data.draw_block("train", 0)
+    assert values.shape == (64, 7) and classes.shape == (64, 5) and not classes[:, 3:].any()
+    assert torch.equal(frames, quiet.draw_block("train", 0)[0])  # the same videos
+    assert torch.equal(values[:, :4], quiet.draw_block("train", 0)[1])
+    track = data.scenes("train", 0, 64).centres[:, 1, 0, :2]  # at mid-clip
+    assert torch.allclose(to_floor(track)[:, 0].float(), values[:, 4], atol=1e-5)
+    assert values[:, 4].std() > 0.2 and torch.allclose(values[:, 5:].norm(dim=1), torch.ones(64))
+    assert data.draw_values("111", 8, torch.Generator().manual_seed(0)).shape == (8, 7)
+
+
 DIRECTION = FactorSpace((Factor("direction", ("left", "right")),))
 
 
@@ -123,3 +143,11 @@ def test_a_clip_backwards_is_read_as_the_other_direction_and_nothing_else(clips)
 def test_no_counts_below_one():
     with pytest.raises(ValueError, match=r"dataset.clevrer_kubric.test_per_composition=0: use 1 or more"):
         ClevrerKubric(replace(SMALL, test_per_composition=0), 0, "unused")
+
+
+def test_an_unknown_renderer_is_refused_and_blender_is_asked_for(monkeypatch):
+    with pytest.raises(ValueError, match=r"renderer=cycles is unknown; use analytic or blender"):
+        ClevrerKubric(replace(SMALL, renderer="cycles"), 0, "unused")
+    monkeypatch.setenv("BLENDER_PYTHON", "/no/such/python")
+    with pytest.raises(BlenderError, match="/no/such/python cannot be started"):
+        ClevrerKubric(replace(SMALL, renderer="blender"), 0, "unused").draw_block("train", 0)

@@ -84,3 +84,15 @@ def test_seeds_are_stable_and_distinct():
 def test_the_vocabulary_needs_no_torch():
     command = "import sys, datasets.factors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
+
+
+def test_a_factor_of_one_class_is_a_nuisance_that_writes_no_digit():
+    told = Factor("position", ("any",), ((0.5, 1.5),))
+    colour = Factor("colour", ("red", "blue"), ((1.0,), (0.0,)))
+    space = FactorSpace((Factor("shape", ("cube", "sphere")), colour, told))
+    assert space.compositions == ("00", "01", "10", "11")
+    assert space.class_indices("01") == (0, 1, 0) and space.centre("01") == (0.0, 0.5, 1.5)
+    assert space.describe("01") == "cube blue"
+    assert space.controlled.names == ("shape", "colour") and space.controlled.compositions == space.compositions
+    with pytest.raises(ValueError, match="one class must stand last: position, colour"):
+        FactorSpace((told, colour))

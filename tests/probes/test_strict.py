@@ -155,7 +155,8 @@ def test_each_reason_can_be_given(laptop, reason) -> None:
 
 
 def test_every_reason_was_tried() -> None:
-    assert {Reason.NONE, *REJECTED} == set(Reason)
+    """Those after the first ten are reasons for clips."""
+    assert {Reason.NONE, *REJECTED} == {reason for reason in Reason if reason < Reason.VANISHES}
 
 
 def test_what_the_rejected_images_are_made_of_is_accepted(laptop) -> None:
