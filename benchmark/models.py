@@ -15,6 +15,7 @@ from architectures.masking import MaskingConfig, SamplingConfig
 from architectures.transformer import TrunkConfig
 from benchmark.artefacts import Artefacts
 from benchmark.config import instantiate
+from datasets.base import composition_index
 from datasets.factors import seed_for
 from datasets.latents import LatentBatches
 
@@ -72,7 +73,8 @@ def training_batches(artefacts: Artefacts) -> LatentBatches:
     """Latents of the training compositions, resident on the device."""
     latents = artefacts.latents["train"].to(artefacts.device)
     size = artefacts.config["trainer"]["batch_size"]
-    return LatentBatches(latents, artefacts.cell.view, size, artefacts.cell.seed, 0, *latent_scale(artefacts))
+    groups = composition_index(latents.classes, artefacts.data.space) if artefacts.data.balance == "equal" else None
+    return LatentBatches(latents, artefacts.cell.view, size, artefacts.cell.seed, 0, *latent_scale(artefacts), groups)
 
 
 def validation_loss(artefacts: Artefacts) -> Callable[[GenerativeModel], float]:

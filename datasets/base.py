@@ -103,6 +103,7 @@ class CompositionalDataModule(LightningDataModule, ABC):
     version: ClassVar[int] = 1  # raise it when the same configuration draws other images
     block: ClassVar[int] = 1024  # images drawn from one generator
     parallel: ClassVar[bool] = False  # whether blocks take long enough to be drawn by a process a core
+    balance: str = "natural"  # how a generator's batches show compositions: natural (as often as there are) | equal
 
     def __init__(self, config: Any, seed: int, folder: Path) -> None:
         super().__init__()

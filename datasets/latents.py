@@ -85,7 +85,8 @@ class LatentSet:
 
 
 class LatentBatches:
-    """Endless batches, drawn with replacement and uniformly over the pooled training images (Farid et al. 2025).
+    """Endless batches, drawn with replacement and uniformly over the pooled training images (Farid et al. 2025), or over
+    groups of them and then within the group.
 
     A batch is ``{"latents", "values" (B, V), "classes" (B, F), "generator"}``. Latents are float32 (B, N, C), shifted
     and scaled per channel, or int64 (B, N) in the view ``codes``. In the view ``kl`` they are sampled anew each time.
@@ -96,6 +97,7 @@ class LatentBatches:
         view: one of ``VIEWS``.
         start_step: the first step to yield, for a run that resumes.
         shift, scale: (C,) each; batches hold ``(x - shift) / scale``. Unused for ``codes``.
+        groups: (M,) int64, such as the composition of each image: with it every group is drawn equally often.
 
     Raises:
         ValueError: a view that these latents do not have, no shift or scale where one is needed, or no latents at all.
@@ -110,6 +112,7 @@ class LatentBatches:
         start_step: int = 0,
         shift: Tensor | None = None,
         scale: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> None:
         if not len(latents):
             raise ValueError("there are no training latents to draw from; check split.train")
@@ -120,6 +123,7 @@ class LatentBatches:
         self.device = latents.values.device
         self.parts = latents.parts(view)
         self.shift, self.scale = (None if t is None else t.to(self.device) for t in (shift, scale))
+        self.groups = None if groups is None else _Groups(groups.to(self.device))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         step = self.start_step
@@ -131,7 +135,7 @@ class LatentBatches:
         """The batch of one step."""
         # A generator of its own for every step: Lightning fetches a batch ahead of the one in use.
         generator = torch.Generator(self.device).manual_seed(seed_for(self.seed, "step", step))
-        indices = torch.randint(len(self.latents), (self.batch_size,), generator=generator, device=self.device)
+        indices = self._indices(generator)
         latents = self.parts[0][indices]
         if self.view == "kl":
             noise = torch.randn(latents.shape, generator=generator, device=self.device)
@@ -144,3 +148,26 @@ class LatentBatches:
             "classes": self.latents.classes[indices],
             "generator": generator,
         }
+
+    def _indices(self, generator: torch.Generator) -> Tensor:
+        """Which images make a batch: (B,)."""
+        size, device = (self.batch_size,), self.device
+        if self.groups is None:
+            return torch.randint(len(self.latents), size, generator=generator, device=device)
+        group = torch.randint(len(self.groups.counts), size, generator=generator, device=device)
+        return self.groups.member(group, torch.rand(size, generator=generator, device=device))
+
+
+class _Groups:
+    """Images sorted by group."""
+
+    def __init__(self, groups: Tensor) -> None:
+        self.order = groups.argsort(stable=True)
+        self.counts = groups.unique(return_counts=True)[1]
+        self.starts = self.counts.cumsum(0) - self.counts
+
+    def member(self, group: Tensor, place: Tensor) -> Tensor:
+        """The image at a place in [0, 1) of a group, (B,) each."""
+        counts = self.counts[group]
+        within = torch.minimum((place * counts).long(), counts - 1)  # a product just below the count is rounded up
+        return self.order[self.starts[group] + within]

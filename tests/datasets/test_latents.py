@@ -8,7 +8,7 @@ import torch
 
 from datasets.base import DataError
 from datasets.factors import Factor, FactorSpace, seed_for
-from datasets.latents import LatentBatches, LatentSet
+from datasets.latents import LatentBatches, LatentSet, _Groups
 
 SPACE = FactorSpace(
     (
@@ -169,3 +169,21 @@ def test_a_trainer_sees_the_same_stream(latents, tmp_path):
         expected = batches(latents).batch(step)
         assert torch.equal(x, expected["latents"])
         assert torch.equal(noise, torch.rand(2, generator=expected["generator"]))
+
+
+def test_groups_are_drawn_equally_often_however_many_they_have():
+    groups = torch.tensor([3] * 900 + [0] * 90 + [7] * 10)
+    labels = groups[:, None]
+    rare = LatentSet({"codes": torch.arange(1000)[:, None]}, torch.zeros(1000, 1), labels)
+    drawn = LatentBatches(rare, "codes", 6000, seed=0, groups=groups).batch(0)
+    shares = torch.bincount(drawn["classes"][:, 0], minlength=8) / 6000
+    assert (shares[[0, 3, 7]] - 1 / 3).abs().max() < 0.03 and shares.sum() == 1
+    assert len(drawn["latents"][drawn["classes"] == 7].unique()) == 10  # all of a group
+    natural = LatentBatches(rare, "codes", 6000, seed=0).batch(0)
+    assert abs((natural["classes"] == 3).float().mean() - 0.9) < 0.03
+
+
+def test_the_last_of_a_large_group_is_the_end():
+    """(1 - 2^-24) * 100000 is 100000 in float32: one past the end."""
+    members = _Groups(torch.zeros(100_000, dtype=torch.int64))
+    assert members.member(torch.tensor([0]), torch.tensor([1 - 2**-24])) == 99_999
