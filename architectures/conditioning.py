@@ -2,7 +2,8 @@
 
 Three sources of information (Farid et al. 2025, figure 4, and the documented choices of this suite):
 ``full`` is the class of categorical factors and the real values of the others, ``centres`` the same layers fed with
-class centres, ``quantized`` class indices through tables. Dropout hides each factor on its own, never when sampling.
+class centres, ``quantized`` class indices through tables. Where no factor has values all three are ``labels``. Dropout
+hides each factor on its own, never when sampling.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from datasets.factors import FactorSpace
 
-INFORMATION = ("full", "centres", "quantized")
+INFORMATION = ("full", "centres", "quantized", "labels")
 EMBEDDERS = ("per_factor", "joint")
 INJECTIONS = ("adaln", "tokens")
 
@@ -23,7 +24,7 @@ INJECTIONS = ("adaln", "tokens")
 class ConditioningConfig:
     """How a condition is told to the model; the same for every architecture of a grid."""
 
-    information: str = "full"  # full | centres | quantized; paper A figure 4 (a), our control, (c)
+    information: str = "full"  # full | centres | quantized (paper A figure 4 a, our control, c) | labels
     dropout: float = 0.0  # probability of hiding each factor on its own in training; 0.1 in paper A figure 4 (b)
     embedder: str = "per_factor"  # per_factor: one embedder a factor, summed (paper A); joint: one MLP on all values
     injection: str = "adaln"  # adaln: added to the modulation vector (paper A); tokens: extra tokens in front
@@ -84,7 +85,7 @@ class ConditionEmbedder(nn.Module):
         self.config = config
         self.slices = space.value_slices
         self.class_counts = [len(factor.classes) for factor in space.factors]
-        quantized = config.information == "quantized"
+        quantized = config.information in ("quantized", "labels")
         self.categorical = [factor.categorical or quantized for factor in space.factors]
 
         centres = torch.tensor([space.centre(composition) for composition in space.compositions]).float()

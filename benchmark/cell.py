@@ -40,7 +40,8 @@ class Cell:
 
     @property
     def dataset(self) -> str:
-        return self.config["dataset"]["name"]
+        """As ids and tables say it: its name, or the label under which it settled."""
+        return self.config["dataset"].get("label") or self.config["dataset"]["name"]
 
     @property
     def architecture(self) -> str:
@@ -168,7 +169,8 @@ class Cell:
 
         Another fingerprint than the one in a record makes that record stale.
         """
-        own = [registry.entry(kind, getattr(self, kind)).path for kind in ("dataset", "tokenizer", "architecture")]
+        kinds = ("dataset", "tokenizer", "architecture")
+        own = [registry.entry(kind, self.config[kind]["name"]).path for kind in kinds]
         shared = [path for name in USED_BY_EVERY_CELL if (path := find_module(f"benchmark.{name}"))]
         digest = hashlib.sha256()
         for path in sorted({*_closure(own), *shared, *sorted((ROOT / "probes").glob("*.py"))}):

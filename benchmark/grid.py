@@ -211,9 +211,12 @@ class Composer:
         for kind in NAMED:
             name = getattr(choice, kind)
             config[kind] = {"name": name, **whole[kind][name]}
+        config["dataset"] |= self._settled(choice.dataset, config["dataset"])
         config = _resolve_auto(config, self.machine)
         config["tokenizer"]["view"] = self._view(choice, config["tokenizer"]["view"])
-        self._check(config)
+        space = self._check(config)
+        if space and not space.num_values:  # classes are all there is to tell: the same cell whichever was asked for
+            config["conditioning"] = {**config["conditioning"], "information": "labels"}
         return config
 
     def _compose(self, choice: Choice) -> dict[str, Any]:
@@ -225,6 +228,17 @@ class Composer:
             layers = [self._preset_layer, own, native_layer(native), self.grid.layer, axis]
             self._composed[key] = self.schema.compose(layers, self.overrides)
         return self._composed[key]
+
+    def _settled(self, dataset: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a dataset finds out about this machine before anything is hashed, by its config's ``settle``.
+
+        It may give a ``label``, which then stands in ids and tables in place of the dataset's name.
+        """
+        settle = getattr(self.schema.classes[f"dataset.{dataset}"], "settle", None)
+        try:
+            return {} if settle is None else settle(values)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     def _view(self, choice: Choice, asked: str) -> str:
         """Which of the tokenizer's views this architecture models."""
@@ -240,18 +254,23 @@ class Composer:
             raise LeftOut(f"{choice}: {models_what}, and {choice.tokenizer} gives {gives}")
         return wanted[0]
 
-    def _check(self, config: Mapping[str, Any]) -> None:
-        """What the parts refuse, each on its own and together, before any work."""
+    def _check(self, config: Mapping[str, Any]) -> FactorSpace | None:
+        """What the parts refuse, each on its own and together, before any work; the factors, if the dataset tells them."""
         built = self.schema.validate(config)
         dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
         try:
             if tokenizer and (side := getattr(dataset, "resolution", None)):
                 frames = getattr(dataset, "frames", None)  # images have none
                 tokenizer.grid((*filter(None, [frames]), 3, side, side), f"tokenizer.{config['tokenizer']['name']}")
-            if isinstance(space := getattr(dataset, "space", None), FactorSpace):
-                resolve_split(SplitConfig(**config["split"]), space)
+            space = getattr(dataset, "space", None)
+            if not isinstance(space, FactorSpace):
+                return None
+            resolve_split(SplitConfig(**config["split"]), space)
+            if space.num_values and config["conditioning"]["information"] == "labels":
+                raise ValueError("conditioning.information=labels is for datasets without values; use quantized")
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        return space
 
 
 def _conditioning_layer(name: str) -> Layer:

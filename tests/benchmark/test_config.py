@@ -133,6 +133,7 @@ def test_an_axis_given_as_a_key_is_told_apart(schema):
     ("override", "message"),
     [
         ("conditioning.information=ful", "conditioning.information=ful is unknown"),
+        ("conditioning.information=labels", "labels is for datasets without values; use quantized"),
         ("trainer.precision=16", "trainer.precision=16 is unknown"),
         ("trainer.threads=0", "at least 1"),
         ("seeds.tokenizer=new", "seeds.tokenizer=new is no seed"),

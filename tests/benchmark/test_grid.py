@@ -235,3 +235,50 @@ def test_seed_by_seed_the_longest_cells_start_first(tmp_path):
     }
     ordered = [(plan.cells[name].seed, plan.cells[name].architecture) for name in plan.longest_first(list(plan.cells))]
     assert ordered == [(0, "mar"), (0, "dit"), (1, "mar"), (1, "dit")]
+
+
+LABELLED = """
+from dataclasses import dataclass
+
+from datasets.base import CompositionalDataModule, dataset
+from datasets.factors import Factor, FactorSpace
+
+
+@dataclass
+class LabelledConfig:
+    source: str = "auto"
+    resolution: int = 32
+
+    @property
+    def space(self):
+        return FactorSpace(tuple(Factor(name, ("no", "yes")) for name in "abc"))
+
+    @staticmethod
+    def settle(values):
+        if values["source"] == "nowhere":
+            raise ValueError("dataset.labelled.source=nowhere: use here")
+        return {"source": "here", "label": "labelled-here"} if values["source"] == "auto" else {}
+
+
+@dataset("labelled", LabelledConfig)
+class Labelled(CompositionalDataModule):
+    pass
+"""
+
+
+def test_what_a_dataset_finds_out_is_settled_before_it_is_hashed_and_labels_are_one_cell(tmp_path):
+    (tmp_path / "labelled.py").write_text(LABELLED)
+    registry = discover([tmp_path / "labelled.py"])
+
+    def resolve(conditioning, *overrides):
+        grid = load_grid("all")
+        composer = Composer(registry, CPU, grid, "smoke", [Override.parse(text) for text in overrides])
+        return Cell(composer.resolve(Choice("labelled", "dit", "vq", conditioning, 0)))
+
+    full, quantized = resolve("full"), resolve("quantized")
+    assert full.id == quantized.id and full.id.startswith("labelled-here-dit-vq-labels-s0-")
+    assert full.dataset == "labelled-here" and full.config["dataset"]["source"] == "here"
+    assert full.fingerprint(registry)  # found by its name, not by its label
+    assert resolve("full", "dataset.labelled.source=here").id.startswith("labelled-dit")
+    with pytest.raises(ConfigError, match="source=nowhere: use here"):
+        resolve("full", "dataset.labelled.source=nowhere")
