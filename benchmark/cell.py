@@ -123,7 +123,7 @@ class Cell:
         return tuple((kind, getattr(self, f"{kind}_key")) for kind in kinds)
 
     def _data(self) -> dict[str, Any]:
-        return {"dataset": self.config["dataset"], "seed": self.seed_of("data")}
+        return {"dataset": hashed_part(self.config)["dataset"], "seed": self.seed_of("data")}
 
     def _probe(self) -> dict[str, Any]:
         return {

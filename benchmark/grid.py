@@ -185,6 +185,7 @@ class Composer:
         self.preset = ("paper" if machine.device == "cuda" else "laptop") if preset == "auto" else preset
         self._preset_layer = preset_layer(self.preset)
         self._composed: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.notes: dict[str, None] = {}  # what datasets say of this machine, each once
 
     @cached_property
     def schema(self) -> Schema:
@@ -232,13 +233,17 @@ class Composer:
     def _settled(self, dataset: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """What a dataset finds out about this machine before anything is hashed, by its config's ``settle``.
 
-        It may give a ``label``, which then stands in ids and tables in place of the dataset's name.
+        It may give a ``label``, which then stands in ids and tables in place of the dataset's name, and a ``note`` for who
+        reads the plan.
         """
         settle = getattr(self.schema.classes[f"dataset.{dataset}"], "settle", None)
         try:
-            return {} if settle is None else settle(values)
+            found = {} if settle is None else dict(settle(values))
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        if note := found.pop("note", None):
+            self.notes[note] = None
+        return found
 
     def _view(self, choice: Choice, asked: str) -> str:
         """Which of the tokenizer's views this architecture models."""

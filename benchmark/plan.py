@@ -153,7 +153,7 @@ def plan_grid(
         raise ConfigError(f"No cell is left of grid {grid}: " + ("; ".join(notes) or "--only selects none"))
     found = "there is a GPU" if machine.device == "cuda" else "there is no GPU"
     told = f"{composer.preset} (auto: {found})" if preset == "auto" else composer.preset
-    return Plan(cells, store, registry, machine, notes, told)
+    return Plan(cells, store, registry, machine, [*notes, *composer.notes], told)
 
 
 def plan_cells(store: Store, registry: Registry, machine: Machine, cell_ids: Sequence[str]) -> Plan:

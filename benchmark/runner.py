@@ -252,6 +252,7 @@ class CellRun:
             "fingerprint": self.cell.fingerprint(self.registry),
             "weights_sha256": model.ema.sha256() if model and model.ema else None,
             "judges": {judge.name: getattr(judge, "version", None) for judge in judges},
+            "data": self.artefacts.data.origin if model else {},
             "different_hardware_allowed": self.any_hardware,
             "hardware": machine | {"compiled": self.compiled},
         }

@@ -2,14 +2,15 @@
 
 Names, views and config dataclasses stand in the same file as the network that they describe, and that file imports
 torch and Lightning, which takes seconds. `plan`, `status` and every error message need only the declarations, so they
-are read from the syntax tree: the decorators, and the top-level constants, plain functions and dataclasses, which are
-executed in a module of their own without the heavy imports.
+are read from the syntax tree: the decorators, and the top-level constants, plain functions, exceptions and dataclasses,
+which are executed in a module of their own without the heavy imports.
 """
 
 from __future__ import annotations
 import __future__
 
 import ast
+import builtins
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -161,7 +162,11 @@ def _is_declaration(node: ast.stmt) -> bool:
         return all(_first_name(function) in _PURE for function in calls)
     if isinstance(node, ast.FunctionDef):
         return not node.decorator_list
-    return isinstance(node, ast.ClassDef) and [_last_name(d) for d in node.decorator_list] == ["dataclass"]
+    if not isinstance(node, ast.ClassDef):
+        return False
+    bases = [getattr(builtins, _last_name(base), None) for base in node.bases]
+    is_exception = bool(bases) and all(isinstance(base, type) and issubclass(base, Exception) for base in bases)
+    return [_last_name(d) for d in node.decorator_list] == ["dataclass"] or (is_exception and not node.decorator_list)
 
 
 def _first_name(node: ast.expr) -> str:

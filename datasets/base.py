@@ -99,7 +99,7 @@ class CompositionalDataModule(LightningDataModule, ABC):
 
     name: str  # given by the decorator, like config_class
     config_class: ClassVar[type]
-    strict_judge: ClassVar[str] = ""  # the analytic judge that can read these images; "" where there is none
+    strict_judge: str = ""  # the analytic judge that can read these images; "" where there is none
     version: ClassVar[int] = 1  # raise it when the same configuration draws other images
     block: ClassVar[int] = 1024  # images drawn from one generator
     parallel: ClassVar[bool] = False  # whether blocks take long enough to be drawn by a process a core
@@ -134,6 +134,11 @@ class CompositionalDataModule(LightningDataModule, ABC):
     @abstractmethod
     def draw_values(self, composition: Composition, count: int, generator: torch.Generator) -> Tensor:
         """Values as real images of a composition have them: float32 (count, V)."""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a record says of where the images come from; nothing where the config says it all."""
+        return {}
 
     def judge_geometry(self) -> dict[str, Any]:
         """Plain numbers that the analytic judge needs to know of the images."""

@@ -64,13 +64,15 @@ class ClevrerKubric(CompositionalDataModule):
     """Videos (T, C, H, W); video ``i`` of a part shows composition ``i`` modulo their number."""
 
     config: ClevrerKubricConfig
-    strict_judge = ""  # none yet
     block = 64  # videos drawn at once: a second or two of one core
     parallel = True
 
     def __init__(self, config: ClevrerKubricConfig, seed: int, folder: Path) -> None:
         config.validate()
         super().__init__(config, seed, folder)
+        # The analytic judge follows one object that slides at constant speed.
+        company = config.distractors or config.collisions or config.friction
+        self.strict_judge = "" if company or config.frames < 4 else "clips"
 
     @property
     def space(self) -> FactorSpace:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -76,6 +77,12 @@ class SolidViews:
         """Averaged over a pixel's square around every cell."""
         half = max(0, round((self.pixel / (2 * REACH / CELLS) - 1) / 2))
         return F.avg_pool2d(inside.float()[None], 2 * half + 1, 1, half)[0]
+
+
+@lru_cache(maxsize=4)
+def solid_views(half_edge: float, distance: float, pixel: float) -> SolidViews:
+    """The pictures for judges of the same geometry, drawn once: it takes a second."""
+    return SolidViews(half_edge, distance, pixel)
 
 
 def middles() -> Tensor:

@@ -21,7 +21,7 @@ from datasets.factors import FactorSpace
 from probes.judgement import Judgement, Reason, concatenate
 from probes.projection import Camera
 from probes.shape_fit import Outline, ShapeFit
-from probes.solid_views import SolidViews
+from probes.solid_views import solid_views
 from probes.tracking import DARK, find, surroundings, to_linear
 
 CHUNK = 32  # clips measured at once
@@ -101,10 +101,12 @@ class Thresholds:
     speed_slack: float = 0.25  # how far past the range a speed may lie, over it
     heading_slack: float = 0.3  # rad past the jitter
     size_slack: float = 0.15  # how far past the jitter a radius may lie, over the radius
-    mismatch: float = 0.065  # squared differences from the outline of the shape read, over the area
+    mismatch: float = 0.029  # squared differences from the outline of the shape read, over the area, without noise
+    mismatch_of_noise: float = 1.2  # how much more of it noise excuses, over the stray light that tells of noise
+    most_mismatch: float = 0.065  # whatever the noise
     shape_split: float = 0.004  # by how much a cube must fit better: one of many yaws always fits a little better
-    shape_margin: float = 0.003  # how far from the split the difference must lie
-    shape_change: float = 0.004  # how far past the split half a clip may lie
+    shape_margin: float = 0.005  # how far from the split the difference must lie
+    shape_change: float = 0.002  # how far past the split half a clip may lie
 
 
 class StrictClips:
@@ -133,7 +135,7 @@ class StrictClips:
         self.hues = hue(torch.tensor(factors["colour"].centres))  # (classes,)
         self.camera = Camera.at(self.geometry.eye, self.geometry.half_extent, self.geometry.resolution)
         radii = self.camera.distance / self.geometry.radius
-        self.views = SolidViews(self.geometry.half_heights["cube"], radii, radii * self.camera.pixel)
+        self.views = solid_views(self.geometry.half_heights["cube"], radii, radii * self.camera.pixel)
         self.floor_axes = torch.tensor([self.geometry.right, self.geometry.away], dtype=torch.float32)
 
     def judge(self, clips: Tensor) -> Judgement:
@@ -204,6 +206,7 @@ class StrictClips:
         sign = torch.where(beyond > 0, 1.0, -1.0)
         halves = torch.stack([measured["cubical_early"], measured["cubical_late"]], 1) - limits.shape_split
         mismatch = torch.where(beyond > 0, measured["mismatch_cube"], measured["mismatch_sphere"])
+        excused = limits.mismatch + limits.mismatch_of_noise * measured["stray"]
         speed = measured["speed"].abs()
         lowest, highest = limits.floor_level
         slowest = geometry.speed_slow * (1 - limits.speed_slack)
@@ -231,7 +234,8 @@ class StrictClips:
             | (measured["heading"].abs() > geometry.heading_jitter + limits.heading_slack),
             Reason.IMPLAUSIBLE_SIZE: (measured["radius"] - geometry.radius).abs() > size_limit,
             Reason.BLURRED: measured["softness"] > limits.softness,
-            Reason.SHAPE_UNCLEAR: (beyond.abs() < limits.shape_margin) | (mismatch > limits.mismatch),
+            Reason.SHAPE_UNCLEAR: (beyond.abs() < limits.shape_margin)
+            | (mismatch > excused.clamp_max(limits.most_mismatch)),
         }
         reasons = torch.full((len(colour),), int(Reason.NONE))
         for reason in reversed(failed):

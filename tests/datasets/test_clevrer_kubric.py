@@ -145,6 +145,13 @@ def test_no_counts_below_one():
         ClevrerKubric(replace(SMALL, test_per_composition=0), 0, "unused")
 
 
+def test_the_analytic_judge_reads_what_it_can_follow():
+    four = replace(SMALL, frames=4)
+    assert ClevrerKubric(four, 0, "unused").strict_judge == "clips"
+    for config in (SMALL, replace(four, distractors=1), replace(four, collisions=True), replace(four, friction=0.1)):
+        assert ClevrerKubric(config, 0, "unused").strict_judge == ""
+
+
 def test_an_unknown_renderer_is_refused_and_blender_is_asked_for(monkeypatch):
     with pytest.raises(ValueError, match=r"renderer=cycles is unknown; use analytic or blender"):
         ClevrerKubric(replace(SMALL, renderer="cycles"), 0, "unused")

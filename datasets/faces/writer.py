@@ -1,0 +1,109 @@
+"""Writes drawn faces as CelebA is written: JPEGs, the two lists, and a list of the values behind smile and hair.
+
+The lists are written last, each whole or not at all: a folder without them is unfinished and no reader takes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datasets import base
+from datasets.base import PARTS
+from datasets.faces.drawn import encode, paint
+from datasets.faces.lists import HEADER, NAMES, VALUE_COLUMNS
+from datasets.faces.people import draw_people
+from datasets.faces.places import ATTRIBUTE_LIST, IMAGE_FOLDER, PARTITION_LIST, VALUE_LIST
+from datasets.factors import seed_for
+
+CHUNK = 32  # faces painted by a process at once
+_ALWAYS = ("No_Beard", "Young")  # what is true of all drawn faces
+
+Rows = tuple[int, np.ndarray, np.ndarray]  # number of the first face, (B, 3) classes, (B, 4) values
+
+
+def write_faces(
+    folder: Path, seed: int, counts: dict[str, int], progress: Callable[[float], None] = lambda share: None
+) -> None:
+    """Write drawn faces; face ``i`` of a part is a function of (seed, part, i) alone.
+
+    Args:
+        folder: made if it is missing; becomes a copy of CelebA in the standard layout.
+        counts: how many faces each of ``PARTS`` has: CelebA's partitions 0, 1 and 2.
+        progress: called with the share done, from 0 to 1.
+    """
+    (folder / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
+    lists = [folder / name for name in (f"{ATTRIBUTE_LIST}.txt", f"{PARTITION_LIST}.txt", VALUE_LIST)]
+    for path in lists:
+        path.unlink(missing_ok=True)
+    total = sum(counts.values())
+    attributes = [str(total), HEADER + " "]
+    partition: list[str] = []
+    values = [",".join(("image_id", *VALUE_COLUMNS))]
+    for first, classes, drawn in _painted(folder / IMAGE_FOLDER, seed, counts):
+        for row, (shown, value) in enumerate(zip(classes.tolist(), drawn.tolist(), strict=True)):
+            name = _name(first + row)
+            attributes.append(f"{name} {_attributes(*shown)}")
+            values.append(",".join((name, *(f"{number:.9g}" for number in value))))  # 9 digits keep a float32
+        progress((first + len(classes)) / total)
+    for number, part in enumerate(PARTS):
+        partition += [f"{_name(index)} {number}" for index in range(len(partition), len(partition) + counts[part])]
+    for path, lines in zip(lists, (attributes, partition, values), strict=True):
+        aside = path.with_name(f".tmp-{path.name}")
+        aside.write_text("\n".join(lines) + "\n")
+        os.replace(aside, path)
+
+
+def _painted(folder: Path, seed: int, counts: dict[str, int]) -> Iterator[Rows]:
+    """Paint all faces by a process a core, in order."""
+    tasks, first = [], 0
+    for part in PARTS:
+        for start in range(0, counts[part], CHUNK):
+            tasks.append((part, start, min(start + CHUNK, counts[part]), first + start))
+        first += counts[part]
+    processes = min(len(tasks), base._cores())
+    return iter(
+        DataLoader(
+            _Chunks(folder, seed, tasks),
+            batch_size=None,
+            num_workers=processes if processes > 1 else 0,
+            collate_fn=base._unchanged,
+            generator=torch.Generator(),  # or it would take a number from the global one
+            multiprocessing_context="fork" if processes > 1 else None,
+        )
+    )
+
+
+class _Chunks(Dataset):
+    """Some faces at a time: painted and written by whoever asks for them."""
+
+    def __init__(self, folder: Path, seed: int, tasks: list[tuple[str, int, int, int]]) -> None:
+        self.folder, self.seed, self.tasks = folder, seed, tasks
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, task: int) -> Rows:
+        part, start, stop, first = self.tasks[task]
+        people = draw_people(seed_for(self.seed, "celeba", part), range(start, stop))
+        for row in range(len(people)):
+            (self.folder / _name(first + row)).write_bytes(encode(paint(people, row)))
+        return first, people.classes.numpy(), people.values.numpy()
+
+
+def _name(index: int) -> str:
+    return f"{index + 1:06d}.jpg"
+
+
+def _attributes(male: int, neutral: int, blond: int) -> str:
+    true = {*_ALWAYS, "Blond_Hair" if blond else "Black_Hair"}
+    if male:
+        true.add("Male")
+    if not neutral:
+        true.add("Smiling")
+    return " ".join(f"{1 if name in true else -1:2d}" for name in NAMES)
