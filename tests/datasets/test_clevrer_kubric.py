@@ -26,9 +26,9 @@ SMALL = ClevrerKubricConfig(
 
 @pytest.fixture(scope="module")
 def clips():
-    """Pixels (M, T, C, H, W) uint8 and classes of 4096 videos."""
+    """Pixels (M, T, C, H, W) uint8 and classes of 3072 videos."""
     data = ClevrerKubric(SMALL, 0, "unused")
-    blocks = [data.draw_block("train", block) for block in range(4096 // data.block)]
+    blocks = [data.draw_block("train", block) for block in range(3072 // data.block)]
     return torch.cat([frames for frames, _, _ in blocks]), torch.cat([classes for _, _, classes in blocks])
 
 
@@ -125,16 +125,16 @@ def test_a_clip_backwards_is_read_as_the_other_direction_and_nothing_else(clips)
     pixels, classes = clips
     space = ClevrerKubric(SMALL, 0, "unused").space
     probe = train_probe(
-        pixels[:3072], classes[:3072], space, ProbeConfig(features="cnn", epochs=4, lr=3e-3, batch=64), 0
+        pixels[:2048], classes[:2048], space, ProbeConfig(features="cnn", epochs=4, lr=3e-3, batch=64), 0
     )
     forwards, backwards = (
-        probe.judge(clip.float() / 127.5 - 1).classes for clip in (pixels[3072:], pixels[3072:].flip(1))
+        probe.judge(clip.float() / 127.5 - 1).classes for clip in (pixels[2048:], pixels[2048:].flip(1))
     )
     same = (forwards == backwards).float().mean(0)
     assert same[1] > 0.99 and same[2] < 0.05
     assert (
         abs(
-            (forwards[:, 0] == classes[3072:, 0]).float().mean() - (backwards[:, 0] == classes[3072:, 0]).float().mean()
+            (forwards[:, 0] == classes[2048:, 0]).float().mean() - (backwards[:, 0] == classes[2048:, 0]).float().mean()
         )
         < 0.05
     )
