@@ -1,12 +1,16 @@
-"""One thread a process, for the tests run two processes side by side; and the files that take minutes come first."""
+"""One thread a process, for the tests run three processes side by side; and the files that take minutes come first."""
 
 import pytest
 import torch
 
 torch.set_num_threads(1)  # results depend on their number
 
-# Two processes take file after file: a long one at the end would leave one of them idle for as long.
-LONG = ("test_kill_and_resume.py", "test_cluster.py", "test_end_to_end.py", "test_failures.py", "test_readme.py")
+# The processes take file after file: a long one at the end would leave the others idle. Of three on two cores one often
+# waits, for SLURM or for a program to be killed.
+LONG = (
+    *("test_kill_and_resume.py", "test_cluster.py", "test_end_to_end.py", "test_failures.py", "test_readme.py"),
+    *("test_strict_clips.py", "test_celeba.py", "test_clevrer_kubric.py", "test_clevrer_files.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
