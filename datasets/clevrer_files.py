@@ -11,8 +11,9 @@ are, and new values are those of real videos, drawn with replacement.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from datasets.base import MANIFEST, PARTS, CompositionalDataModule, DataError, composition_index, dataset
 from datasets.clevrer.annotations import AnnotationError, read_annotation
-from datasets.clevrer.footage import Footage, FootageError, find_footage, read_frames
+from datasets.clevrer.footage import Footage, FootageError, find_footage, fingerprint, read_frames
 from datasets.clevrer.labels import Label, label_of
 from datasets.clevrer.world import linear_colour
 from datasets.factors import Composition, Factor, FactorSpace
@@ -56,6 +57,20 @@ class ClevrerFilesConfig:
                 Factor("direction", ("left", "right"), ((-self.typical_speed,), (self.typical_speed,))),
             )
         )
+
+    @staticmethod
+    def settle(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Where the videos lie, as workers elsewhere find it too, and which they are: other videos, another cell.
+
+        Raises:
+            ValueError: two videos, or the annotations of two, have one name.
+        """
+        from datasets.clevrer.footage import find_footage, fingerprint
+
+        root = values["root"]
+        if not Path(root).is_dir() or not root:
+            return {}  # `validate` says so
+        return {"root": os.path.abspath(root), "footage": fingerprint(find_footage(Path(root))[0])}
 
     def validate(self) -> None:
         """Refuse what cannot be read; raises ValueError, naming the key and the remedy."""
@@ -147,12 +162,7 @@ class ClevrerFiles(CompositionalDataModule):
 
     @cached_property
     def _footage_hash(self) -> str:
-        """Of the names and sizes of all files: reading them whole would take longer than decoding them."""
-        digest = hashlib.sha256()
-        for footage in self._found[0]:
-            for name, size in footage.sizes():
-                digest.update(f"{name} {size}\n".encode())
-        return digest.hexdigest()
+        return fingerprint(self._found[0])
 
     @cached_property
     def _labelled(self) -> tuple[list[tuple[Footage, Label]], Counter[str]]:

@@ -11,6 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmark.cell import Cell
+from benchmark.config import Override
+from benchmark.grid import Choice, Composer, load_grid
+from benchmark.machine import Machine
+from benchmark.registry import discover
 from datasets.base import DATASETS, PARTS, DataError
 from datasets.clevrer.annotations import describe, read_annotation, write_annotation
 from datasets.clevrer.camera import to_floor
@@ -434,3 +439,18 @@ def test_a_part_without_some_composition_is_told(broken):
 def test_wrong_settings_are_refused_with_the_key_and_a_remedy(tmp_path, wrong):
     with pytest.raises(ValueError, match=r"^dataset\.clevrer_files\.\w+=.*: use "):
         config_of(tmp_path, **wrong).validate()
+
+
+def test_the_folder_is_no_part_of_a_cells_identity_but_its_videos_are(clips, tmp_path):
+    copy, fewer = tmp_path / "copy", tmp_path / "fewer"
+    for folder in (copy, fewer):
+        shutil.copytree(clips[0], folder)
+    next(fewer.rglob("annotation_*.json")).unlink()
+
+    def identity(root):
+        override = Override.parse(f"dataset.clevrer_files.root={root}")
+        composer = Composer(discover(), Machine("cpu", 0, 2, bf16=True), load_grid("all"), "smoke", [override])
+        cell = Cell(composer.resolve(Choice("clevrer_files", "dit", "vq", "full", 0)))
+        return cell.id, cell.data_key
+
+    assert identity(clips[0]) == identity(copy) != identity(fewer)

@@ -119,12 +119,12 @@ def test_the_config_is_read_without_torch():
 
 
 def test_a_small_network_reads_every_factor(tmp_path):
-    """Of held-out faces of 32 px; with 125 test images a composition it read .98 of the smiles and all of the rest."""
+    """Of held-out faces of 32 px; in twice the epochs it reads .98 of the smiles too."""
     config = replace(TINY, resolution=32, train_per_composition=1, probe_per_composition=300, test_per_composition=50)
     data = CelebA(config, 2, tmp_path)
     data.prepare_data()
     seen, held_out = data.images("probe"), data.images("test")
-    judge = ProbeConfig(features="cnn", epochs=16, lr=4e-3, batch=64)
+    judge = ProbeConfig(features="cnn", epochs=8, lr=4e-3, batch=64)
     probe = train_probe(np.array(seen.images), seen.classes, data.space, judge, seed=0)
     right = (probe.judge(held_out.tensor()).classes == held_out.classes).float().mean(0)
-    assert (right >= torch.tensor([0.98, 0.95, 0.98])).all()
+    assert (right >= torch.tensor([0.98, 0.90, 0.98])).all()
