@@ -8,6 +8,7 @@ is the seed.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -185,6 +186,7 @@ class Composer:
         self.preset = ("paper" if machine.device == "cuda" else "laptop") if preset == "auto" else preset
         self._preset_layer = preset_layer(self.preset)
         self._composed: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._found: dict[tuple[str, str], dict[str, Any]] = {}
         self.notes: dict[str, None] = {}  # what datasets say of this machine, each once
 
     @cached_property
@@ -236,14 +238,20 @@ class Composer:
         It may give a ``label``, which then stands in ids and tables in place of the dataset's name, and a ``note`` for who
         reads the plan.
         """
-        settle = getattr(self.schema.classes[f"dataset.{dataset}"], "settle", None)
-        try:
-            found = {} if settle is None else dict(settle(values))
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        if note := found.pop("note", None):
-            self.notes[note] = None
-        return found
+        seen = (
+            dataset,
+            json.dumps(values, sort_keys=True),
+        )  # the cells of a grid share it, and it may walk a large folder
+        if seen not in self._found:
+            settle = getattr(self.schema.classes[f"dataset.{dataset}"], "settle", None)
+            try:
+                found = {} if settle is None else dict(settle(values))
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            if note := found.pop("note", None):
+                self.notes[note] = None
+            self._found[seen] = found
+        return self._found[seen]
 
     def _view(self, choice: Choice, asked: str) -> str:
         """Which of the tokenizer's views this architecture models."""

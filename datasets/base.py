@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from datasets.factors import Composition, FactorSpace, seed_for
+from datasets.loading import in_order
 
 MANIFEST = "manifest.json"
 PARTS = ("train", "probe", "test")
@@ -89,7 +89,8 @@ class ImageSet:
 class CompositionalDataModule(LightningDataModule, ABC):
     """A dataset with controlled factors.
 
-    A new one gives :attr:`space`, :attr:`image_shape`, :meth:`part_sizes`, :meth:`draw_block` and :meth:`draw_values`.
+    A new one gives :attr:`space`, :attr:`image_shape`, :meth:`draw_block` and :meth:`draw_values`, and :meth:`part_sizes` where
+    its config has no counts for each composition.
 
     Args:
         config: the dataclass that the dataset was registered with.
@@ -119,9 +120,10 @@ class CompositionalDataModule(LightningDataModule, ABC):
     def image_shape(self) -> tuple[int, ...]:
         """(C, H, W), or (T, C, H, W) of videos."""
 
-    @abstractmethod
     def part_sizes(self) -> dict[str, int]:
-        """Number of images in each of ``PARTS``."""
+        """Number of images in each of ``PARTS``: the config's ``PART_per_composition`` of every composition."""
+        each = {part: getattr(self.config, f"{part}_per_composition") for part in PARTS}
+        return {part: count * len(self.space.compositions) for part, count in each.items()}
 
     @abstractmethod
     def draw_block(self, part: str, block: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,19 +178,13 @@ class CompositionalDataModule(LightningDataModule, ABC):
         manifest = {**self._identity(), "counts": parts, "files": files}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
-    def _blocks(self, part: str, size: int) -> Iterable[tuple[np.ndarray, ...]]:
+    def _blocks(self, part: str, size: int) -> Iterator[tuple[np.ndarray, ...]]:
         """The blocks of a part in their order, drawn by a process a core where that pays."""
-        count = -(-size // self.block)
-        processes = min(count, _cores()) if self.parallel else 1
-        # torch's loader keeps the order, gives each process one thread, and ends them with this one however it ends.
-        return DataLoader(
-            _Blocks(self, part, count),
-            batch_size=None,
-            num_workers=processes if processes > 1 else 0,
-            collate_fn=_unchanged,
-            generator=torch.Generator(),  # or it would take a number from the global one
-            multiprocessing_context="fork" if processes > 1 else None,
-        )
+
+        def arrays(block: int) -> tuple[np.ndarray, ...]:
+            return tuple(tensor.numpy() for tensor in self.draw_block(part, block))
+
+        return in_order(arrays, -(-size // self.block), self.parallel, told=DataError)
 
     def images(self, part: str) -> ImageSet:
         """Open one part; file sizes are checked, contents are not (:meth:`verify` does).
@@ -290,25 +286,6 @@ class CompositionalDataModule(LightningDataModule, ABC):
         return DataLoader(pixels, sampler=order, batch_size=None)
 
 
-class _Blocks(Dataset):
-    """The blocks of one part as arrays: tensors would travel between processes through a memory that may be small."""
-
-    def __init__(self, data: CompositionalDataModule, part: str, count: int) -> None:
-        self.data, self.part, self.count = data, part, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, block: int) -> tuple[np.ndarray, ...]:
-        if block >= self.count:
-            raise IndexError(block)
-        return tuple(tensor.numpy() for tensor in self.data.draw_block(self.part, block))
-
-
-def _unchanged(drawn: Any) -> Any:
-    return drawn
-
-
 class _Pixels(Dataset):
     """Whole batches by a list of indices: one read a batch instead of one an image."""
 
@@ -325,11 +302,6 @@ class _Pixels(Dataset):
             "values": self.images.values[chosen],
             "classes": self.images.classes[chosen],
         }
-
-
-def _cores() -> int:
-    """Cores that this process may use; 1 on systems where processes cannot share what their parent has loaded."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _part_files(part: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -130,7 +130,7 @@ class CelebA(CompositionalDataModule):
             DataError: real files are missing, damaged, or show no image of some composition in some part.
         """
         if self.drawn:
-            return {part: count * len(self.space.compositions) for part, count in self.limits.items()}
+            return super().part_sizes()
         for part, rows in self._parts.items():
             index = composition_index(torch.from_numpy(self._classes[rows]), self.space)
             counts = torch.bincount(index, minlength=len(self.space.compositions)).tolist()
@@ -202,12 +202,6 @@ class CelebA(CompositionalDataModule):
         if "origin" not in manifest:
             raise self._damaged(f"{self.folder / MANIFEST} does not say where its images come from")
         return manifest["origin"]
-
-    def _blocks(self, part: str, size: int) -> Iterable[tuple[np.ndarray, ...]]:
-        try:
-            yield from super()._blocks(part, size)
-        except FacesError as error:  # from another process it comes with that one's traceback, its own words last
-            raise FacesError(str(error).rpartition("FacesError: ")[2].strip()) from error
 
     def _identity(self) -> dict[str, Any]:
         config = {key: value for key, value in asdict(self.config).items() if key not in NOT_IN_IMAGES}

@@ -19,7 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,12 +141,6 @@ class ClevrerFiles(CompositionalDataModule):
         values, index = self._known_values
         values = values[index == self.space.compositions.index(composition)]
         return values[torch.randint(len(values), (count,), generator=generator)]
-
-    def _blocks(self, part: str, size: int) -> Iterable[tuple[np.ndarray, ...]]:
-        try:
-            yield from super()._blocks(part, size)
-        except DataError as error:  # from another process it comes with that one's traceback, its own words last
-            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
 
     def _identity(self) -> dict[str, Any]:
         return {**super()._identity(), "footage": self._footage_hash}

@@ -82,14 +82,6 @@ class ClevrerKubric(CompositionalDataModule):
     def image_shape(self) -> tuple[int, ...]:
         return self.config.frames, 3, self.config.resolution, self.config.resolution
 
-    def part_sizes(self) -> dict[str, int]:
-        each = {
-            "train": self.config.train_per_composition,
-            "probe": self.config.probe_per_composition,
-            "test": self.config.test_per_composition,
-        }
-        return {part: count * len(self.space.compositions) for part, count in each.items()}
-
     def judge_geometry(self) -> dict[str, Any]:
         """How videos look, and where the camera stands.
 

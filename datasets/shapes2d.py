@@ -122,14 +122,6 @@ class Shapes2D(CompositionalDataModule):
     def image_shape(self) -> tuple[int, int, int]:
         return 3, self.config.resolution, self.config.resolution
 
-    def part_sizes(self) -> dict[str, int]:
-        each = {
-            "train": self.config.train_per_composition,
-            "probe": self.config.probe_per_composition,
-            "test": self.config.test_per_composition,
-        }
-        return {part: count * len(self.space.compositions) for part, count in each.items()}
-
     def judge_geometry(self) -> dict[str, Any]:
         """The fields of the config that say how images look, and the colours."""
         drawn = {key: value for key, value in asdict(self.config).items() if not key.endswith("_per_composition")}

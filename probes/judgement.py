@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+
+G = TypeVar("G")
 
 
 class Reason(IntEnum):
@@ -71,6 +74,27 @@ def correct(judgement: Judgement, classes: Tensor) -> Tensor:
     """
     judged = classes[:, : judgement.classes.shape[1]].to(judgement.classes.device)
     return (judgement.classes == judged) & judgement.accepted[:, None]
+
+
+def first_reason(failed: dict[Reason, Tensor]) -> Tensor:
+    """The first reason, in the order of the mapping, for which an image failed: (B,) bool each -> (B,) int64."""
+    reasons = torch.zeros(len(next(iter(failed.values()))), dtype=torch.int64)
+    for reason in reversed(failed):
+        reasons[failed[reason]] = int(reason)
+    return reasons
+
+
+def geometry_of(cls: type[G], numbers: Mapping[str, Any], judge: str) -> G:
+    """A judge's geometry from a dataset's ``judge_geometry()``; keys that it does not know are left alone.
+
+    Raises:
+        ValueError: naming the number that is missing.
+    """
+    known = {field.name: numbers[field.name] for field in fields(cls) if field.name in numbers}  # type: ignore[arg-type]
+    try:
+        return cls(**known)
+    except TypeError as error:
+        raise ValueError(f"the geometry for the judge of {judge} is incomplete: {error}") from error
 
 
 def accept_all(count: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from datasets.factors import FactorSpace
-from probes.judgement import Judgement, Reason, concatenate
+from probes.judgement import Judgement, Reason, concatenate, first_reason, geometry_of
 
 SHARPENING = 2.0  # gain around half coverage before shapes are compared
 CHUNK = 256  # images measured at once; small enough to stay in cache
@@ -45,11 +45,7 @@ class Geometry:
         Raises:
             ValueError: naming the number that is missing.
         """
-        known = {field.name: numbers[field.name] for field in fields(Geometry) if field.name in numbers}
-        try:
-            return Geometry(**known)
-        except TypeError as error:
-            raise ValueError(f"the geometry for the judge of Shapes2D is incomplete: {error}") from error
+        return geometry_of(Geometry, numbers, "Shapes2D")
 
 
 @dataclass(frozen=True)
@@ -189,9 +185,7 @@ class StrictShapes2D:
             Reason.SHAPE_UNCLEAR: (ranked[:, 0] < limits.overlap)
             | (ranked[:, 0] - ranked[:, 1] < limits.overlap_margin),
         }
-        reasons = torch.zeros(len(rgb), dtype=torch.int64)
-        for reason, failed in reversed(failures.items()):  # so that the first in order stands
-            reasons[failed] = int(reason)
+        reasons = first_reason(failures)
         read = {"shape": overlaps.argmax(1), "colour": colour, "size": size}
         values = {"shape": rgb[:, :0], "colour": rgb, "size": measured["radius"][:, None]}
         return Judgement(

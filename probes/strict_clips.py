@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from datasets.factors import FactorSpace
-from probes.judgement import Judgement, Reason, concatenate
+from probes.clip_limits import Geometry, Thresholds
+from probes.judgement import Judgement, Reason, concatenate, first_reason
 from probes.projection import Camera
 from probes.shape_fit import Outline, ShapeFit
 from probes.solid_views import solid_views
@@ -26,87 +26,6 @@ from probes.tracking import DARK, find, surroundings, to_linear
 
 CHUNK = 32  # clips measured at once
 SHAPES = ("cube", "sphere")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How real clips look, apart from the class centres, which the factors hold. Lengths are in world units."""
-
-    resolution: int  # side of a frame, px
-    frames: int
-    seconds: float  # from the first frame to the last
-    radius: float  # of a sphere
-    radius_jitter: float
-    speed_slow: float  # units a second
-    speed_fast: float
-    heading_jitter: float  # rad, to both sides of image-right
-    eye: tuple[float, float, float]  # the camera looks from here at the origin
-    half_extent: float  # half the image's width for each unit of depth
-    half_heights: Mapping[str, float]  # of each shape that is as large to the eye as a sphere of radius 1
-    right: tuple[float, float]  # on the floor, what the camera sees as image-right
-    away: tuple[float, float]  # and as away from it
-    distractors: int = 0
-    collisions: bool = False
-    friction: float = 0.0
-
-    @staticmethod
-    def of(numbers: Mapping[str, Any]) -> Geometry:
-        """From a dataset's ``judge_geometry()``; other keys are left alone.
-
-        Raises:
-            ValueError: naming the number that is missing, or what this judge cannot read.
-        """
-        known = {field.name: numbers[field.name] for field in fields(Geometry) if field.name in numbers}
-        try:
-            geometry = Geometry(**known)
-        except TypeError as error:
-            raise ValueError(f"the geometry for the judge of clips is incomplete: {error}") from error
-        for key in ("distractors", "collisions", "friction"):
-            if getattr(geometry, key):
-                raise ValueError(
-                    f"the judge of clips reads one object that slides at constant speed; {key}={getattr(geometry, key)}"
-                )
-        if geometry.frames < 4:
-            raise ValueError(f"the judge of clips needs 4 frames or more to tell a path; here are {geometry.frames}")
-        return geometry
-
-    @property
-    def window(self) -> int:
-        """Side in pixels, odd, of a window that holds the largest object in the nearest place, and a pixel around it."""
-        nearest = 0.72 * math.dist(self.eye, (0, 0, 0))
-        widest = 1.3 * (self.radius + self.radius_jitter) / nearest / (2 * self.half_extent / self.resolution)
-        return 2 * math.ceil(widest + 1) + 1
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Set once on held-out real clips, degraded ones and negatives, before any generated clip was judged."""
-
-    version: str = "clips-1"
-    floor_level: tuple[float, float] = (0.08, 0.3)  # median linear light of the floor
-    floor_slope: float = 1.4  # least light of the nearest quarter of the image over that of the farthest
-    floor_colour: float = 0.05  # distance of the floor's chromaticity from grey
-    floor_texture: float = 0.1  # mean second difference of the floor's light, over its level
-    second_object: float = 0.12  # what is coloured elsewhere in a frame, over the object's area
-    least_area: float = 0.5  # of a frame's object, over the median frame's
-    stray: float = 0.06  # light in the object and around it that is neither the object's nor the floor's, over all
-    saturation: float = 0.6  # (max - min) / max of the object's colour
-    hue: float = 0.3  # rad from a class's hue
-    colour_change: float = 0.1  # distance of a frame's chromaticity from the clip's
-    size_change: float = 0.1  # of a frame's radius from the clip's, over it
-    transparent: float = 0.3  # the floor's light within the object, over its level
-    softness: float = 3.5  # partial coverage, over that of the outline
-    jump: float = 0.25  # largest distance from a straight path at constant speed, over the radius
-    least_way: float = 1.0  # displacement over the radius
-    speed_slack: float = 0.25  # how far past the range a speed may lie, over it
-    heading_slack: float = 0.3  # rad past the jitter
-    size_slack: float = 0.15  # how far past the jitter a radius may lie, over the radius
-    mismatch: float = 0.029  # squared differences from the outline of the shape read, over the area, without noise
-    mismatch_of_noise: float = 1.2  # how much more of it noise excuses, over the stray light that tells of noise
-    most_mismatch: float = 0.065  # whatever the noise
-    shape_split: float = 0.004  # by how much a cube must fit better: one of many yaws always fits a little better
-    shape_margin: float = 0.005  # how far from the split the difference must lie
-    shape_change: float = 0.002  # how far past the split half a clip may lie
 
 
 class StrictClips:
@@ -197,59 +116,27 @@ class StrictClips:
         }
 
     def _decide(self, measured: dict[str, Tensor]) -> Judgement:
-        geometry, limits = self.geometry, self.thresholds
-        rgb = torch.stack([measured["red"], measured["green"], measured["blue"]], 1)
-        saturation = 1 - rgb.amin(1) / rgb.amax(1).clamp_min(1e-6)
-        away = (hue(rgb)[:, None] - self.hues + math.pi) % (2 * math.pi) - math.pi
-        hue_distance, colour = away.abs().min(1)
-        beyond = measured["cubical"] - limits.shape_split  # positive for a cube
-        sign = torch.where(beyond > 0, 1.0, -1.0)
-        halves = torch.stack([measured["cubical_early"], measured["cubical_late"]], 1) - limits.shape_split
-        mismatch = torch.where(beyond > 0, measured["mismatch_cube"], measured["mismatch_sphere"])
-        excused = limits.mismatch + limits.mismatch_of_noise * measured["stray"]
-        speed = measured["speed"].abs()
-        lowest, highest = limits.floor_level
-        slowest = geometry.speed_slow * (1 - limits.speed_slack)
-        fastest = geometry.speed_fast * (1 + limits.speed_slack)
-        size_limit = geometry.radius_jitter + limits.size_slack * geometry.radius
-        failed = {
-            Reason.NO_OBJECT: measured["area"] < 0.5 * self.least_area,
-            Reason.VANISHES: measured["least_area"] < limits.least_area,
-            Reason.BACKGROUND: (measured["floor_level"] < lowest)
-            | (measured["floor_level"] > highest)
-            | (measured["floor_slope"] < limits.floor_slope)
-            | (measured["floor_colour"] > limits.floor_colour)
-            | (measured["floor_texture"] > limits.floor_texture),
-            Reason.TWO_OBJECTS: measured["second_object"] > limits.second_object,
-            Reason.CHANGES: (measured["colour_change"] > limits.colour_change)
-            | (measured["size_change"] > limits.size_change)
-            | ((halves * sign[:, None]).amin(1) < -limits.shape_change),
-            Reason.WRONG_COLOURS: measured["stray"] > limits.stray,
-            Reason.COLOUR_BETWEEN_CLASSES: (hue_distance > limits.hue) | (saturation < limits.saturation),
-            Reason.TRANSPARENT: measured["transparent"] > limits.transparent,
-            Reason.STANDS_STILL: measured["way"] < limits.least_way,
-            Reason.JUMPS: measured["jump"] > limits.jump,
-            Reason.IMPLAUSIBLE_SPEED: (speed < slowest)
-            | (speed > fastest)
-            | (measured["heading"].abs() > geometry.heading_jitter + limits.heading_slack),
-            Reason.IMPLAUSIBLE_SIZE: (measured["radius"] - geometry.radius).abs() > size_limit,
-            Reason.BLURRED: measured["softness"] > limits.softness,
-            Reason.SHAPE_UNCLEAR: (beyond.abs() < limits.shape_margin)
-            | (mismatch > excused.clamp_max(limits.most_mismatch)),
-        }
-        reasons = torch.full((len(colour),), int(Reason.NONE))
-        for reason in reversed(failed):
-            reasons = torch.where(failed[reason], int(reason), reasons)
-        right = measured["speed"] > 0
+        """Classes, values and the verdict that follow from the measurements alone."""
+        colour, hue_distance = self._colour(measured)
+        reasons = first_reason(
+            {
+                **self._unseen(measured),
+                Reason.CHANGES: self._changes(measured),
+                **self._wrong_light(measured, hue_distance),
+                **self._wrong_path(measured),
+                **self._wrong_outline(measured),
+            }
+        )
+        cube, right = measured["cubical"] > self.thresholds.shape_split, measured["speed"] > 0
         read = {
-            "shape": torch.where(beyond > 0, self.shapes.index("cube"), self.shapes.index("sphere")),
+            "shape": torch.where(cube, self.shapes.index("cube"), self.shapes.index("sphere")),
             "colour": colour,
             "direction": torch.where(right, self.directions.index("right"), self.directions.index("left")),
         }
-        seen = measured["least_area"] >= limits.least_area
+        seen = measured["least_area"] >= self.thresholds.least_area
         values = {
-            "shape": rgb[:, :0],
-            "colour": torch.full_like(rgb, torch.nan),  # light hides the material's own brightness
+            "shape": torch.empty(len(colour), 0),
+            "colour": torch.full((len(colour), 3), torch.nan),  # light hides the material's own brightness
             "direction": torch.where(seen, measured["speed"], torch.nan)[:, None],
         }
         return Judgement(
@@ -261,11 +148,79 @@ class StrictClips:
             measurements=measured,
         )
 
+    def _colour(self, measured: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The nearest class by hue, and how far it is in rad: (B,) each."""
+        away = (hue(_rgb(measured))[:, None] - self.hues + math.pi) % (2 * math.pi) - math.pi
+        distance, colour = away.abs().min(1)
+        return colour, distance
+
+    def _unseen(self, measured: dict[str, Tensor]) -> dict[Reason, Tensor]:
+        """Where there is not one object on a floor throughout."""
+        limits = self.thresholds
+        lowest, highest = limits.floor_level
+        return {
+            Reason.NO_OBJECT: measured["area"] < 0.5 * self.least_area,
+            Reason.VANISHES: measured["least_area"] < limits.least_area,
+            Reason.BACKGROUND: (measured["floor_level"] < lowest)
+            | (measured["floor_level"] > highest)
+            | (measured["floor_slope"] < limits.floor_slope)
+            | (measured["floor_colour"] > limits.floor_colour)
+            | (measured["floor_texture"] > limits.floor_texture),
+            Reason.TWO_OBJECTS: measured["second_object"] > limits.second_object,
+        }
+
+    def _changes(self, measured: dict[str, Tensor]) -> Tensor:
+        """Where colour, size or shape are not the same throughout."""
+        limits = self.thresholds
+        sign = torch.where(measured["cubical"] > limits.shape_split, 1.0, -1.0)
+        halves = torch.stack([measured["cubical_early"], measured["cubical_late"]], 1) - limits.shape_split
+        return (
+            (measured["colour_change"] > limits.colour_change)
+            | (measured["size_change"] > limits.size_change)
+            | ((halves * sign[:, None]).amin(1) < -limits.shape_change)
+        )
+
+    def _wrong_light(self, measured: dict[str, Tensor], hue_distance: Tensor) -> dict[Reason, Tensor]:
+        limits, rgb = self.thresholds, _rgb(measured)
+        saturation = 1 - rgb.amin(1) / rgb.amax(1).clamp_min(1e-6)
+        return {
+            Reason.WRONG_COLOURS: measured["stray"] > limits.stray,
+            Reason.COLOUR_BETWEEN_CLASSES: (hue_distance > limits.hue) | (saturation < limits.saturation),
+            Reason.TRANSPARENT: measured["transparent"] > limits.transparent,
+        }
+
+    def _wrong_path(self, measured: dict[str, Tensor]) -> dict[Reason, Tensor]:
+        geometry, limits, speed = self.geometry, self.thresholds, measured["speed"].abs()
+        return {
+            Reason.STANDS_STILL: measured["way"] < limits.least_way,
+            Reason.JUMPS: measured["jump"] > limits.jump,
+            Reason.IMPLAUSIBLE_SPEED: (speed < geometry.speed_slow * (1 - limits.speed_slack))
+            | (speed > geometry.speed_fast * (1 + limits.speed_slack))
+            | (measured["heading"].abs() > geometry.heading_jitter + limits.heading_slack),
+        }
+
+    def _wrong_outline(self, measured: dict[str, Tensor]) -> dict[Reason, Tensor]:
+        geometry, limits = self.geometry, self.thresholds
+        beyond = measured["cubical"] - limits.shape_split  # positive for a cube
+        mismatch = torch.where(beyond > 0, measured["mismatch_cube"], measured["mismatch_sphere"])
+        excused = limits.mismatch + limits.mismatch_of_noise * measured["stray"]
+        size_limit = geometry.radius_jitter + limits.size_slack * geometry.radius
+        return {
+            Reason.IMPLAUSIBLE_SIZE: (measured["radius"] - geometry.radius).abs() > size_limit,
+            Reason.BLURRED: measured["softness"] > limits.softness,
+            Reason.SHAPE_UNCLEAR: (beyond.abs() < limits.shape_margin)
+            | (mismatch > excused.clamp_max(limits.most_mismatch)),
+        }
+
     @property
     def least_area(self) -> float:
         """Of the smallest sphere where a real object is farthest, px."""
         radius = self.geometry.radius - self.geometry.radius_jitter
         return math.pi * (radius / (1.3 * self.camera.distance) / self.camera.pixel) ** 2
+
+
+def _rgb(measured: dict[str, Tensor]) -> Tensor:
+    return torch.stack([measured["red"], measured["green"], measured["blue"]], 1)
 
 
 def hue(rgb: Tensor) -> Tensor:

@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 
-from datasets import base
 from datasets.base import PARTS
 from datasets.faces.drawn import encode, paint
 from datasets.faces.lists import HEADER, NAMES, VALUE_COLUMNS
 from datasets.faces.people import draw_people
 from datasets.faces.places import ATTRIBUTE_LIST, IMAGE_FOLDER, PARTITION_LIST, VALUE_LIST
 from datasets.factors import seed_for
+from datasets.loading import in_order
 
 CHUNK = 32  # faces painted by a process at once
 _ALWAYS = ("No_Beard", "Young")  # what is true of all drawn faces
@@ -60,40 +58,21 @@ def write_faces(
 
 
 def _painted(folder: Path, seed: int, counts: dict[str, int]) -> Iterator[Rows]:
-    """Paint all faces by a process a core, in order."""
+    """Paint and write all faces, some at a time, and tell what they show, in order."""
     tasks, first = [], 0
     for part in PARTS:
         for start in range(0, counts[part], CHUNK):
             tasks.append((part, start, min(start + CHUNK, counts[part]), first + start))
         first += counts[part]
-    processes = min(len(tasks), base._cores())
-    return iter(
-        DataLoader(
-            _Chunks(folder, seed, tasks),
-            batch_size=None,
-            num_workers=processes if processes > 1 else 0,
-            collate_fn=base._unchanged,
-            generator=torch.Generator(),  # or it would take a number from the global one
-            multiprocessing_context="fork" if processes > 1 else None,
-        )
-    )
 
-
-class _Chunks(Dataset):
-    """Some faces at a time: painted and written by whoever asks for them."""
-
-    def __init__(self, folder: Path, seed: int, tasks: list[tuple[str, int, int, int]]) -> None:
-        self.folder, self.seed, self.tasks = folder, seed, tasks
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __getitem__(self, task: int) -> Rows:
-        part, start, stop, first = self.tasks[task]
-        people = draw_people(seed_for(self.seed, "celeba", part), range(start, stop))
+    def painted(task: int) -> Rows:
+        part, start, stop, first = tasks[task]
+        people = draw_people(seed_for(seed, "celeba", part), range(start, stop))
         for row in range(len(people)):
-            (self.folder / _name(first + row)).write_bytes(encode(paint(people, row)))
+            (folder / _name(first + row)).write_bytes(encode(paint(people, row)))
         return first, people.classes.numpy(), people.values.numpy()
+
+    return in_order(painted, len(tasks))
 
 
 def _name(index: int) -> str:

@@ -1,15 +1,11 @@
 """CLEVRER's files: our own clips written as real sets are come back as they were; what is no use or broken is told."""
 
-import importlib.util
 import json
 import shutil
-import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from benchmark.cell import Cell
 from benchmark.config import Override
@@ -17,41 +13,16 @@ from benchmark.grid import Choice, Composer, load_grid
 from benchmark.machine import Machine
 from benchmark.registry import discover
 from datasets.base import DATASETS, PARTS, DataError
-from datasets.clevrer.annotations import describe, read_annotation, write_annotation
-from datasets.clevrer.camera import to_floor
-from datasets.clevrer.config import ClevrerConfig
-from datasets.clevrer.footage import Footage, FootageError, find_footage, pictures_in, read_frames
-from datasets.clevrer.labels import ELSEWHERE, HARDLY_SEEN, NO_CANDIDATE, SEVERAL, STILL, Label, label_of
+from datasets.clevrer.annotations import write_annotation
+from datasets.clevrer.labels import NO_CANDIDATE, STILL
 from datasets.clevrer.render import render
 from datasets.clevrer.scenes import draw_scenes
-from datasets.clevrer.world import RIGHT, linear_colour
 from datasets.clevrer_files import ClevrerFiles, ClevrerFilesConfig
+from tests.datasets.clevrer.test_footage import needs_av, write_movie, write_pictures
+from tests.datasets.clevrer.test_labels import OTHERS, OURS, scene_of
 
-OURS = ClevrerConfig(resolution=16, frames=4, nuisance="all")
 COUNT = 96
 SHARES = {"probe_share": 0.35, "test_share": 0.25}
-needs_av = pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="PyAV is not installed")
-
-
-def write_pictures(folder, frames, suffix=".png"):
-    """Frames (T, 3, H, W) as frame_0.png and on: without leading zeros, as many tools write them."""
-    folder.mkdir(parents=True)
-    for number, frame in enumerate(frames):
-        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(folder / f"frame_{number}{suffix}")
-
-
-def write_movie(path, frames, rate=25):
-    """Frames (T, 3, H, W) as an mp4 with its index in front, so that a truncated file still opens."""
-    import av
-
-    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("mpeg4", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[3], frames.shape[2], "yuv420p"
-        stream.bit_rate = 4_000_000
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
 
 
 @pytest.fixture(scope="module")
@@ -143,95 +114,6 @@ def test_other_files_under_the_root_are_noticed(clips, tmp_path):
         ClevrerFiles(config, 1, tmp_path / "images").images("test")
 
 
-# -- CLEVRER's files: other objects, no factors, no camera ----------------------------------------------------------------
-
-
-def actor(shape, colour, velocity, seen=(0, 9)):
-    """An object that moves at a velocity (along RIGHT, along AWAY), in view from one frame to another of 10."""
-    return {"shape": shape, "color": colour, "velocity": velocity, "seen": seen}
-
-
-def scene_of(actors, seconds=3.0):
-    """A file in CLEVRER's keys of 10 frames."""
-    frames = []
-    for t in range(10):
-        objects = []
-        for n, one in enumerate(actors):
-            along, away = (v * seconds * t / 9 for v in one["velocity"])
-            place = [along * RIGHT[0] - away * RIGHT[1] + n, along * RIGHT[1] + away * RIGHT[0], 0.2]
-            objects.append(
-                {
-                    "object_id": n,
-                    "location": place,
-                    "orientation": [0.0] * 3,
-                    "velocity": [0.0] * 3,
-                    "angular_velocity": [0.0] * 3,
-                    "inside_camera_view": one["seen"][0] <= t <= one["seen"][1],
-                }
-            )
-        frames.append({"frame_id": t, "objects": objects})
-    properties = [
-        {"object_id": n, "color": one["color"], "material": "metal", "shape": one["shape"]}
-        for n, one in enumerate(actors)
-    ]
-    return {"object_property": properties, "motion_trajectory": frames, "collision": []}
-
-
-def label(tmp_path, content):
-    path = tmp_path / "annotation_0.json"
-    path.write_text(json.dumps(content))
-    return label_of(read_annotation(path), ClevrerFilesConfig().space, seconds=3.0, slowest=0.2, least_seen=0.5)
-
-
-OTHERS = [actor("cylinder", "red", (1.0, 0.0)), actor("cube", "gray", (2.0, 1.0)), actor("sphere", "red", (0.0, 0.1))]
-
-
-@pytest.mark.parametrize(
-    ("actors", "expected"),
-    [
-        ([*OTHERS, actor("cube", "red", (-1.5, 0.4))], ((0, 0, 0), -1.5)),
-        ([actor("sphere", "blue", (0.7, -0.4)), *OTHERS], ((1, 1, 1), 0.7)),
-        ([actor("sphere", "blue", (0.7, -0.4), seen=(4, 8))], ((1, 1, 1), 0.7)),
-        (OTHERS[:2], NO_CANDIDATE),
-        ([], NO_CANDIDATE),
-        (OTHERS, STILL),
-        ([*OTHERS, actor("cube", "red", (1.0, 0.0)), actor("cube", "blue", (0.0, 1.0))], SEVERAL),
-        ([actor("cube", "red", (1.0, 0.0), seen=(4, 7))], HARDLY_SEEN),
-        ([actor("cube", "red", (1.0, 0.0), seen=(4, 4))], STILL),
-        ([actor("cube", "red", (0.1, 1.0))], ELSEWHERE),
-    ],
-    ids=["left", "right", "enters", "none", "empty", "still", "several", "hardly", "once", "away"],
-)
-def test_the_target_is_the_one_that_moves(tmp_path, actors, expected):
-    found = label(tmp_path, scene_of(actors))
-    if isinstance(expected, str):
-        assert found == expected
-        return
-    classes, speed = expected
-    rgb = linear_colour(("red", "blue")[classes[1]])
-    assert found == Label(classes, (*rgb, pytest.approx(speed)), 10)
-
-
-def test_the_track_says_what_we_wrote_as_factors(tmp_path):
-    """Without its factors a clip of ours gets the same classes, and the speed along the right of its own camera."""
-    scenes = draw_scenes(replace(OURS, distractors=2, frames=10), 5, range(8))
-    for row in range(8):
-        content = describe(scenes, row, OURS)
-        del content["factors"]
-        path = tmp_path / f"{row}.json"
-        path.write_text(json.dumps(content))
-        found = label_of(read_annotation(path), OURS.space, OURS.seconds, slowest=0.2, least_seen=0.5)
-        assert found.classes == tuple(scenes.classes[row].tolist())
-        assert abs(found.values[3]) <= abs(scenes.values[row, 3].item()) + 1e-6
-        assert found.values[3] == pytest.approx(scenes.values[row, 3].item(), rel=0.1)
-        assert found.values[:3] == OURS.space.centre("".join(map(str, found.classes)))[:3]
-        turned = to_floor(scenes.motion.velocities[row, 0, 0])[0].item()
-        del content["camera"]
-        path.write_text(json.dumps(content))
-        found = label_of(read_annotation(path), OURS.space, OURS.seconds, slowest=0.2, least_seen=0.5)
-        assert found.values[3] == pytest.approx(turned, abs=1e-6)
-
-
 def test_what_is_skipped_is_counted_by_reason(clips, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(clips[0], root)
@@ -244,50 +126,6 @@ def test_what_is_skipped_is_counted_by_reason(clips, tmp_path):
     data = ClevrerFiles(config_of(root), 1, tmp_path / "images")
     assert sum(data.part_sizes().values()) == COUNT
     assert data.skipped == {STILL: 2, NO_CANDIDATE: 1, "no annotations": 1, "annotations without a video": 1}
-
-
-# -- pixels ---------------------------------------------------------------------------------------------------------------
-
-
-def gradient(count, height, width):
-    """Frames whose red is the frame's number, green the column and blue the row, both from 0 to 255."""
-    frames = torch.zeros(count, 3, height, width)
-    frames[:, 0] = 20 * torch.arange(count).view(-1, 1, 1)
-    frames[:, 1] = torch.linspace(0, 255, width)
-    frames[:, 2] = torch.linspace(0, 255, height).view(-1, 1)
-    return frames.round().to(torch.uint8)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_frames_are_evenly_spaced_cut_and_scaled(tmp_path, suffix):
-    write_pictures(tmp_path / "video_1", gradient(12, 40, 60), suffix)
-    found = read_frames(Footage("video_1", tmp_path / "video_1", tmp_path / "x.json"), 12, 4, 8)
-    assert found.shape == (4, 3, 8, 8) and found.dtype == torch.uint8
-    close = {"atol": 0.01 if suffix == ".png" else 6, "rtol": 0}
-    means = found.float().mean((2, 3))
-    torch.testing.assert_close(means[:, 0], 20.0 * torch.tensor([0, 4, 7, 11]), **close)
-    columns = found[:, 1].float().mean((0, 1))
-    expected = (10 + 5 * torch.arange(8) + 2) / 59 * 255  # centres of the squares of 5 px, ten columns cut on each side
-    torch.testing.assert_close(columns[1:-1], expected[1:-1], atol=close["atol"] + 1, rtol=0)
-
-
-def test_scaling_does_not_alias(tmp_path):
-    frames = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
-    frames[..., ::2] = 255  # stripes of one pixel
-    write_pictures(tmp_path / "v", frames)
-    found = read_frames(Footage("v", tmp_path / "v", tmp_path / "v.json"), 2, 2, 8)
-    assert found[..., 1:-1].float().sub(127.5).abs().max() < 8
-
-
-@needs_av
-def test_a_movie_comes_back(tmp_path):
-    frames = gradient(12, 64, 96)
-    write_movie(tmp_path / "v.mp4", frames)
-    footage = Footage("v", tmp_path / "v.mp4", tmp_path / "v.json")
-    found = read_frames(footage, 12, 6, 64)
-    wanted = torch.tensor([0, 2, 4, 7, 9, 11])
-    difference = (found.float() - frames[wanted][..., 16:80].float()).abs()
-    assert difference.mean() < 5 and difference.mean((1, 2, 3)).max() < 8
 
 
 @needs_av
@@ -307,28 +145,7 @@ def test_movies_and_pictures_give_the_same_labels(clips, data, tmp_path):
         assert difference.mean() < 8
 
 
-def test_without_pyav_one_sentence_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    (tmp_path / "v.mp4").write_bytes(b"anything")
-    with pytest.raises(FootageError, match=r"v\.mp4 needs PyAV: pip install av") as caught:
-        read_frames(Footage("v", tmp_path / "v.mp4", tmp_path / "v.json"), 12, 4, 8)
-    assert "\n" not in str(caught.value)
-
-
 # -- what is wrong --------------------------------------------------------------------------------------------------------
-
-
-def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
-    write_pictures(tmp_path / "v", gradient(12, 8, 8))
-    (tmp_path / "v" / "notes.txt").write_text("no picture")
-    assert [path.stem for path in pictures_in(tmp_path / "v")] == [f"frame_{n}" for n in range(12)]
-
-
-def test_two_videos_of_one_name_are_refused(tmp_path):
-    write_pictures(tmp_path / "one" / "v", gradient(2, 8, 8))
-    write_pictures(tmp_path / "two" / "v", gradient(2, 8, 8))
-    with pytest.raises(FootageError, match=r"two/v has the name of .*one/v; rename or remove"):
-        find_footage(tmp_path)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datasets import base
+from datasets import loading
 from datasets.base import DATASETS
 from datasets.clevrer.blender import BlenderError
 from datasets.clevrer.camera import to_floor
@@ -50,7 +50,7 @@ def test_parts_labels_and_shapes(tmp_path):
 def test_any_number_of_processes_draws_the_same_bytes(tmp_path, monkeypatch):
     manifests = []
     for processes in (1, 3):
-        monkeypatch.setattr(base, "_cores", lambda: processes)  # noqa: B023 - called within the turn
+        monkeypatch.setattr(loading, "cores", lambda: processes)  # noqa: B023 - called within the turn
         data = ClevrerKubric(SMALL, 0, tmp_path / str(processes))
         data.generate(data.folder)
         manifests.append(data._manifest())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmark.sources import find_module, source
-from datasets import base
+from datasets import loading
 from datasets.base import DATASETS, PARTS, DataError
 from datasets.celeba import CelebA, CelebAConfig
 from datasets.faces.cells import WIDTHS
@@ -50,7 +50,7 @@ def test_parts_values_and_manifest(faces):
 
 
 def test_any_number_of_processes_gives_the_same_bytes(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "_cores", lambda: 3)
+    monkeypatch.setattr(loading, "cores", lambda: 3)
     monkeypatch.setattr(CelebA, "block", 5)
     module = CelebA(TINY, 1, tmp_path / "again")
     module.prepare_data()

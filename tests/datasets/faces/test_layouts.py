@@ -291,7 +291,7 @@ def test_the_sentence_is_the_same_from_another_process(copies, tmp_path, monkeyp
     _cut("000007.jpg", 2000)(root)
     monkeypatch.setattr(CelebA, "parallel", True)
     monkeypatch.setattr(CelebA, "block", 4)
-    monkeypatch.setattr("datasets.base._cores", lambda: 2)
+    monkeypatch.setattr("datasets.loading.cores", lambda: 2)
     with pytest.raises(FacesError, match=r"^/[^ ]*/000007\.jpg cannot be read") as error:
         CelebA(config_of(root), 1, tmp_path / "images").prepare_data()
     assert "\n" not in str(error.value)
