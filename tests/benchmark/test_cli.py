@@ -125,15 +125,15 @@ def test_missing_values_are_argparses_business(capsys):
 
 
 def run(results: Path, *argv: str) -> list[str]:
-    return ["run", "--preset", "smoke", "--results", str(results), *argv]
+    return ["run", "--preset", "smoke", "--results", str(results), "--only", "dataset=shapes2d", *argv]
 
 
 def test_plan_shows_every_cell_with_state_estimate_and_basis(capsys, results):
     assert main(["plan", "--preset", "smoke", "--seeds", "2", "--results", str(results)]) == 0
     out = capsys.readouterr().out
     for name in ("maskgit", "maskgit-jepa", "givt", "mar", "dit"):
-        assert f"shapes2d-{name}-vq-full-s1-" in out
-    for word in ("preset    smoke", "device", "cells     10: 10 missing", "estimate", "constant", "disk", str(results)):
+        assert f"shapes2d-{name}-vq-full-s1-" in out and f"clevrer_kubric-{name}-vq-full-s1-" in out
+    for word in ("preset    smoke", "device", "cells     20: 20 missing", "estimate", "constant", "disk", str(results)):
         assert word in out
     assert not results.exists()  # nothing is written
 

@@ -1,6 +1,7 @@
 """Grid + filters -> choices -> cells; and what a cell's id and its artefacts' keys depend on."""
 
 from functools import cache
+from itertools import product
 
 import pytest
 
@@ -19,7 +20,7 @@ LADDER = ["maskgit", "maskgit-jepa", "givt", "mar", "dit"]
 
 
 def select(*only: str, seeds: int = 1, first_seed: int = 0) -> list[Choice]:
-    return choices(load_grid("all"), discover(), parse_only(only), first_seed, seeds)
+    return choices(load_grid("all"), discover(), parse_only(["dataset=shapes2d", *only]), first_seed, seeds)
 
 
 @cache
@@ -32,12 +33,11 @@ def cell(*overrides: str, seed: int = 0, **axes: str) -> Cell:
     return Cell(composer(overrides).resolve(Choice(**values, seed=seed)))
 
 
-def test_grid_all_is_the_ladder_on_one_tokenizer():
-    selected = select()
-    assert [choice.architecture for choice in selected] == LADDER
-    assert {(choice.dataset, choice.tokenizer, choice.conditioning) for choice in selected} == {
-        ("shapes2d", "vq", "full")
-    }
+def test_grid_all_is_the_ladder_on_one_tokenizer_on_every_dataset():
+    selected = choices(load_grid("all"), discover(), {}, 0, 1)
+    datasets = ("shapes2d", "clevrer_kubric")
+    assert [(choice.dataset, choice.architecture) for choice in selected] == list(product(datasets, LADDER))
+    assert {(choice.tokenizer, choice.conditioning) for choice in selected} == {("vq", "full")}
 
 
 def test_filters_select_defaults_and_offers_in_the_order_given():
@@ -83,7 +83,7 @@ def test_maskgit_is_left_out_on_a_tokenizer_without_codes():
 
 
 def test_a_plan_prints_what_it_leaves_out_and_refuses_to_be_empty(tmp_path):
-    plan = plan_grid(Store(tmp_path), discover(), CPU, "all", "smoke", ["tokenizer=kl"])
+    plan = plan_grid(Store(tmp_path), discover(), CPU, "all", "smoke", ["dataset=shapes2d", "tokenizer=kl"])
     assert {each.architecture for each in plan.cells.values()} == {"givt", "mar", "dit"}
     assert sum("left out: " in note for note in plan.notes) == 2
     with pytest.raises(ConfigError, match="No cell is left"):
@@ -229,7 +229,7 @@ def test_totals_count_shared_artefacts_once_and_jobs_side_by_side():
 
 
 def test_seed_by_seed_the_longest_cells_start_first(tmp_path):
-    plan = plan_grid(Store(tmp_path), discover(), CPU, "all", "smoke", ["architecture=dit,mar"], 2)
+    plan = plan_grid(Store(tmp_path), discover(), CPU, "all", "smoke", ["dataset=shapes2d", "architecture=dit,mar"], 2)
     plan.estimates = {
         name: Estimate({"dit": 1.0, "mar": 2.0}[cell.architecture], "") for name, cell in plan.cells.items()
     }

@@ -15,7 +15,7 @@ from benchmark.slurm import submissions
 from tests.suite import running
 from tests.suite.cluster import cluster, queue, why_not
 
-SELECTION = ("--preset", "smoke", "--only", "architecture=maskgit,dit", "trainer.max_steps=120")
+SELECTION = ("--preset", "smoke", "--only", "dataset=shapes2d", "architecture=maskgit,dit", "trainer.max_steps=120")
 SITE = ("slurm.gpus=0", "slurm.cpus_per_task=1", "slurm.mem=3G", "slurm.time=00:10:00")
 
 MAY_SKIP = "BENCHMARK_NEEDS_SLURM" not in os.environ  # where it is set, a missing SLURM is a failure
@@ -109,7 +109,8 @@ class Slow(GenerativeModel):
 def test_a_cell_that_outlives_its_time_limit_is_requeued_until_it_is_done(tmp_path, monkeypatch):
     results, plugin = tmp_path / "results", tmp_path / "slow.py"
     plugin.write_text(SLOW)
-    selection = ("--plugin", plugin, "--preset", "smoke", "--only", "architecture=slow", "trainer.max_steps=25")
+    only = ("--only", "dataset=shapes2d", "architecture=slow")
+    selection = ("--plugin", plugin, "--preset", "smoke", *only, "trainer.max_steps=25")
     undisturbed = tmp_path / "undisturbed"
     running.run("run", *selection, results=undisturbed, code=1)
     shutil.copytree(undisturbed / "artefacts", results / "artefacts")  # they take longer than the limit

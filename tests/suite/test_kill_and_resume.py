@@ -12,7 +12,7 @@ import pytest
 from tests.suite import running
 
 CELL = ("--preset", "smoke", "--jobs", "1", "trainer.max_steps=80")
-COMMAND = ("run", *CELL, "--only", "architecture=mar")
+COMMAND = ("run", *CELL, "--only", "dataset=shapes2d", "architecture=mar")
 VIDEO = (
     "run",
     *CELL,
@@ -79,7 +79,7 @@ def test_without_its_launcher_a_worker_ends(tmp_path: Path) -> None:
 
 
 def test_two_launchers_share_a_grid(tmp_path: Path) -> None:
-    command = ("run", "--preset", "smoke", "--only", "architecture=maskgit,dit", "--jobs", "1")
+    command = ("run", "--preset", "smoke", "--only", "dataset=shapes2d", "architecture=maskgit,dit", "--jobs", "1")
     both = [running.start(*command, results=tmp_path) for _ in range(2)]
     outputs = [process.communicate(timeout=280)[0] for process in both]
     assert [process.returncode for process in both] == [1, 1], outputs
