@@ -128,7 +128,7 @@ class Cell:
     def _probe(self) -> dict[str, Any]:
         return {
             "data": self._data(),
-            "probe": self.config["probe"],
+            "probe": hashed_part(self.config)["probe"],
             "seed": self.seed_of("probe"),
             **self._arithmetic(),
         }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).resolve().parent / "configs"
 COMMAND_LINE = "command line"
 NOT_HASHED = ("slurm", "paths", "jobs")  # where and how many at once: they change no bit of the result
-FOLDER = "root"  # of a dataset's files; what they are, its `settle` tells
+WHERE = (("dataset", "root"), ("probe", "weights"))  # places of files; what they are, a config's `settle` tells
 RECIPES = ("controlled", "native")
 
 T = TypeVar("T")
@@ -193,10 +193,11 @@ def stable_hash(values: Any, length: int = 8) -> str:
 
 
 def hashed_part(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What can change the result: not where and how it is made, nor in which folder a dataset's files lie."""
+    """What can change the result: not where and how it is made, nor where files lie."""
     part = {key: value for key, value in config.items() if key not in NOT_HASHED}
-    if "dataset" in part:
-        part["dataset"] = {key: value for key, value in part["dataset"].items() if key != FOLDER}
+    for section, place in WHERE:
+        if section in part:
+            part[section] = {key: value for key, value in part[section].items() if key != place}
     return part
 
 

@@ -18,12 +18,12 @@ from typing import Any
 from benchmark.config import (
     CONFIGS,
     NAMED,
+    NOT_HASHED,
     RECIPES,
     ConfigError,
     Layer,
     Override,
     dataset_layer,
-    hashed_part,
     names_in,
     native_layer,
     nearest,
@@ -209,12 +209,13 @@ class Composer:
             LeftOut: for an architecture that cannot model the tokenizer's latents.
         """
         whole = self._compose(choice)
-        config = {key: value for key, value in hashed_part(whole).items() if key not in NAMED}
+        config = {key: value for key, value in whole.items() if key not in (*NAMED, *NOT_HASHED)}
         config["seed"] = choice.seed
         for kind in NAMED:
             name = getattr(choice, kind)
             config[kind] = {"name": name, **whole[kind][name]}
-        config["dataset"] |= self._settled(choice.dataset, config["dataset"])
+        config["dataset"] |= self._settled(f"dataset.{choice.dataset}", config["dataset"])
+        config["probe"] = config["probe"] | self._settled("probe", config["probe"])
         config = _resolve_auto(config, self.machine)
         config["tokenizer"]["view"] = self._view(choice, config["tokenizer"]["view"])
         space = self._check(config)
@@ -232,18 +233,15 @@ class Composer:
             self._composed[key] = self.schema.compose(layers, self.overrides)
         return self._composed[key]
 
-    def _settled(self, dataset: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What a dataset finds out about this machine before anything is hashed, by its config's ``settle``.
+    def _settled(self, key: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a section finds out about this machine before anything is hashed, by its config's ``settle``.
 
-        It may give a ``label``, which then stands in ids and tables in place of the dataset's name, and a ``note`` for who
+        A dataset may give a ``label``, which then stands in ids and tables in place of its name, and a ``note`` for who
         reads the plan.
         """
-        seen = (
-            dataset,
-            json.dumps(values, sort_keys=True),
-        )  # the cells of a grid share it, and it may walk a large folder
+        seen = (key, json.dumps(values, sort_keys=True))  # the cells of a grid share it, and it may walk a large folder
         if seen not in self._found:
-            settle = getattr(self.schema.classes[f"dataset.{dataset}"], "settle", None)
+            settle = getattr(self.schema.classes[key], "settle", None)
             try:
                 found = {} if settle is None else dict(settle(values))
             except ValueError as error:

@@ -1,11 +1,14 @@
-"""The trained judge: one softmax head a factor, forced to choose, on pixels as published or on small features."""
+"""The trained judge: one softmax head a factor, forced to choose, on pixels as published or on features of a network."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.factors import FactorSpace, seed_for
+from probes.backbone import Backbone
 from probes.judgement import Judgement, accept_all
 
 CHUNK = 512  # images judged at once
@@ -24,16 +28,44 @@ CHUNK = 512  # images judged at once
 class ProbeConfig:
     """How the judge sees and learns. Pixels are published; they do not suffice where objects move about."""
 
-    features: str = "pixels"  # pixels (flattened; paper A) | cnn (three convolutions, then the same heads)
+    features: str = "pixels"  # pixels (flattened; paper A) | cnn (a network, then the same heads)
+    backbone: str = "cnn"  # which network: cnn (three convolutions, trained with the heads) | a name of timm's (frozen)
+    weights: str = ""  # file of a timm network's weights, safetensors or pt; nothing is ever downloaded
+    balance: str = "equal"  # equal | natural: how often compositions are shown where they have unequally many images
     epochs: int = 10  # passes over the images; paper A's probe
     lr: float = 1e-3  # Adam; paper A's probe
     batch: int = 128  # images a step; paper A's probe
     width: int = 16  # channels of the first convolution, doubled at each of the next two; ours
 
+    @staticmethod
+    def settle(values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the file of weights holds: that is hashed, and not where it lies.
+
+        Raises:
+            ValueError: there is no such file.
+        """
+        path = values["weights"]
+        if not path:
+            return {}
+        if not Path(path).is_file():
+            raise ValueError(f"probe.weights={path} is no file; give the weights of {values['backbone']}")
+        with Path(path).open("rb") as file:
+            return {"weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
     def validate(self) -> None:
-        """Raise ValueError for features that are not known."""
+        """Raise ValueError for names that are not known, and for a network without weights or weights without one."""
         if self.features not in ("pixels", "cnn"):
             raise ValueError(f"probe.features={self.features} is unknown; use pixels or cnn")
+        if self.balance not in ("equal", "natural"):
+            raise ValueError(f"probe.balance={self.balance} is unknown; use equal or natural")
+        if self.backbone == "cnn" and self.weights:
+            raise ValueError("probe.weights is for a network of timm; name it with probe.backbone=NAME")
+        if self.backbone != "cnn" and self.features != "cnn":
+            raise ValueError(f"probe.backbone={self.backbone} does not see with probe.features=pixels; use cnn")
+        if self.backbone != "cnn" and not self.weights:
+            raise ValueError(
+                f"probe.backbone={self.backbone} needs probe.weights=PATH, a safetensors or pt file; none is downloaded"
+            )
 
 
 class LinearProbe(nn.Module):
@@ -75,6 +107,12 @@ class LinearProbe(nn.Module):
         accepted, reasons = accept_all(len(logits))
         return Judgement(self.name, classes, accepted, reasons, logits=logits)
 
+    @torch.no_grad()
+    def embed(self, images: Tensor) -> Tensor:
+        """What the heads see of images (B, [T,] C, H, W), clipped to [-1, 1]: (B, D), on the judge's device."""
+        device = self.heads.weight.device
+        return torch.cat([self.features(chunk.to(device).float().clamp(-1, 1)) for chunk in images.split(CHUNK)])
+
     def save(self, path: Path) -> None:
         """Write weights, and the config as metadata, to a safetensors file."""
         metadata = {name: str(value) for name, value in asdict(self.config).items()}
@@ -100,6 +138,8 @@ def make_features(config: ProbeConfig, channels: int) -> nn.Module:
     """The layers below the heads: images (B, C, H, W) to features (B, D). The frames of a video are channels of an image."""
     if config.features == "pixels":
         return nn.Flatten()
+    if config.backbone != "cnn":
+        return Backbone(config.backbone, channels)
     widths = [channels, config.width, 2 * config.width, 4 * config.width]
     layers: list[nn.Module] = []
     for incoming, outgoing in itertools.pairwise(widths):
@@ -112,6 +152,8 @@ def train_probe(
 ) -> LinearProbe:
     """Train a judge on real images of all compositions; the same arguments give the same weights.
 
+    Where compositions have equally many images, ``probe.balance`` changes nothing, not a bit.
+
     Args:
         images: (M, C, H, W), uint8, or float in [-1, 1].
         classes: (M, F) int64, and columns of nuisances, which are left alone.
@@ -121,17 +163,47 @@ def train_probe(
         torch.manual_seed(seed_for(seed, "probe", "weights"))
         probe = LinearProbe(space, tuple(images.shape[1:]), config)
     order = torch.Generator().manual_seed(seed_for(seed, "probe", "order"))
-    optimiser = torch.optim.Adam(probe.parameters(), lr=config.lr)
+    classes = classes[:, : space.num_factors]
+    groups = classes.unique(dim=0, return_inverse=True)[1]
     pixels = torch.as_tensor(np.asarray(images))
+    layers: nn.Module = probe
+    if isinstance(probe.features, Backbone):  # it never changes: every image is looked at once
+        probe.features.read(config.weights)
+        pixels = torch.cat([probe.embed(as_float(chunk)) for chunk in pixels.split(CHUNK)])
+        layers = probe.heads
+    optimiser = torch.optim.Adam(layers.parameters(), lr=config.lr)
     for _ in range(config.epochs):
-        for indices in torch.randperm(len(pixels), generator=order).split(config.batch):
-            logits = probe(as_float(pixels[indices])).split(probe.sizes, 1)
-            targets = classes[indices, : space.num_factors].unbind(1)
+        for indices in one_pass(groups, config.balance, order).split(config.batch):
+            logits = layers(as_float(pixels[indices])).split(probe.sizes, 1)
+            targets = classes[indices].unbind(1)
             loss = torch.stack([F.cross_entropy(*pair) for pair in zip(logits, targets, strict=True)]).sum()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
     return probe.eval()
+
+
+def one_pass(groups: Tensor, balance: str, generator: torch.Generator) -> Tensor:
+    """The order in which a pass over M images shows them, (M,): each once; or, where groups are unequal, groups equally.
+
+    Then each group comes once in every K images, K the number of groups. Of a large one a pass shows a part, without
+    repeating any; a small one is gone through again and again.
+
+    Args:
+        groups: (M,) int64, from 0 to K - 1.
+        balance: equal, or natural: each image once, whatever the counts.
+    """
+    counts = groups.bincount().tolist()
+    if balance == "natural" or len(set(counts)) == 1:
+        return torch.randperm(len(groups), generator=generator)
+    rounds = -(-len(groups) // len(counts))
+    columns = []
+    for group, count in enumerate(counts):
+        members = (groups == group).nonzero()[:, 0]
+        again = [members[torch.randperm(count, generator=generator)] for _ in range(-(-rounds // count))]
+        columns.append(torch.cat(again)[:rounds])
+    turns = torch.rand(rounds, len(counts), generator=generator).argsort(1)  # of the groups within a round
+    return torch.stack(columns, 1).gather(1, turns).flatten()[: len(groups)]
 
 
 def as_float(images: Tensor) -> Tensor:

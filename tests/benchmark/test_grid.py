@@ -282,3 +282,16 @@ def test_what_a_dataset_finds_out_is_settled_before_it_is_hashed_and_labels_are_
     assert resolve("full", "dataset.labelled.source=here").id.startswith("labelled-dit")
     with pytest.raises(ConfigError, match="source=nowhere: use here"):
         resolve("full", "dataset.labelled.source=nowhere")
+
+
+def test_the_judges_weights_are_hashed_by_what_they_hold(tmp_path):
+    def resolve(name, content):
+        (tmp_path / name).write_bytes(content)
+        overrides = [f"probe.weights={tmp_path / name}", "probe.backbone=resnet18"]
+        composer = Composer(discover(), CPU, load_grid("all"), "smoke", [Override.parse(text) for text in overrides])
+        return Cell(composer.resolve(Choice("shapes2d", "dit", "vq", "full", 0)))
+
+    one, elsewhere, other = resolve("a.pt", b"1"), resolve("b.pt", b"1"), resolve("c.pt", b"2")
+    assert one.config["probe"]["weights"] == str(tmp_path / "a.pt")
+    assert one.id == elsewhere.id and one.probe_key == elsewhere.probe_key
+    assert one.id != other.id and one.probe_key != other.probe_key

@@ -14,7 +14,7 @@ from datasets.factors import FactorSpace
 from datasets.shapes2d import Shapes2D
 from probes.evaluation import accuracy
 from probes.judgement import Reason
-from probes.linear import LinearProbe, ProbeConfig, as_float, train_probe
+from probes.linear import LinearProbe, ProbeConfig, as_float, one_pass, train_probe
 
 TINY = ProbeConfig(features="cnn", epochs=3, lr=3e-3, batch=32, width=4)
 SHAPE = (3, 28, 28)
@@ -105,3 +105,48 @@ def test_published_probe_is_linear_in_the_pixels(published) -> None:
 def test_unknown_features_are_refused(published) -> None:
     with pytest.raises(ValueError, match=r"probe\.features=resnet is unknown; use pixels or cnn"):
         LinearProbe(published.space, SHAPE, ProbeConfig(features="resnet"))
+
+
+def test_without_weights_or_with_an_unknown_balance_a_config_is_refused(published) -> None:
+    for changes, words in (
+        ({"balance": "odd"}, r"probe\.balance=odd is unknown; use equal or natural"),
+        ({"backbone": "resnet18"}, r"probe\.backbone=resnet18 needs probe\.weights=PATH"),
+        ({"weights": "w.pt"}, r"probe\.weights is for a network of timm"),
+        ({"backbone": "resnet18", "weights": "w.pt", "features": "pixels"}, "does not see with probe.features=pixels"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            LinearProbe(published.space, SHAPE, replace(TINY, **changes))
+
+
+def test_equal_counts_give_the_same_weights_whatever_the_balance(lessons, published) -> None:
+    images, classes = lessons[0][:64], lessons[1][:64]
+    assert classes.unique(dim=0, return_counts=True)[1].tolist() == [8] * 8
+    taught = [train_probe(images, classes, published.space, replace(TINY, balance=b), 0) for b in ("equal", "natural")]
+    assert torch.equal(*(torch.nn.utils.parameters_to_vector(probe.parameters()) for probe in taught))
+
+
+def test_unequal_groups_are_shown_equally_in_every_batch(seeded: Callable[..., torch.Generator]) -> None:
+    groups = torch.repeat_interleave(torch.arange(3), torch.tensor([50, 7, 3]))
+    order = one_pass(groups, "equal", seeded())
+    assert len(order) == 60
+    for batch in groups[order].split(6):
+        assert batch.bincount().tolist() == [2, 2, 2]
+    shown = order.bincount(minlength=60)
+    assert shown[:50].max() == 1 and shown[:50].sum() == 20  # no image of the large group twice
+    assert shown[50:57].min() >= 2 and shown[50:57].max() <= 3 and shown[57:].min() >= 6
+    assert not torch.equal(order, one_pass(groups, "equal", seeded(1)))
+    natural = one_pass(groups, "natural", seeded())
+    assert natural.sort().values.tolist() == list(range(60))
+    assert torch.equal(natural, torch.randperm(60, generator=seeded()))
+
+
+def test_a_rare_composition_is_read_better_when_all_are_shown_equally(lessons, published) -> None:
+    images, classes = lessons
+    rare = (classes == torch.tensor([1, 1, 1])).all(1)
+    keep = ~rare | (rare.cumsum(0) <= 3)  # three images of 111, 64 of every other composition
+    read = {}
+    for balance in ("equal", "natural"):
+        config = replace(TINY, epochs=2, balance=balance)
+        probe = train_probe(images[keep.numpy()], classes[keep], published.space, config, seed=0)
+        read[balance] = accuracy(probe, published.images, published.classes, published.space)["111"]
+    assert read["equal"] > read["natural"] + 0.05
