@@ -28,9 +28,10 @@ from datasets.factors import Composition, SplitConfig, resolve_split, seed_for
 from datasets.latents import LatentSet
 from probes.evaluation import accuracy, judge_prefix
 from probes.judgement import Judge
-from probes.judges import STRICT_JUDGES
+from probes.judges import FEATURES, STRICT_JUDGES
 from probes.linear import LinearProbe, ProbeConfig, train_probe
 from probes.steps import step_shares
+from probes.strict_features import StrictFeatures, make_strict
 
 ENCODE_BATCH = 512
 Report = Callable[..., None]
@@ -72,7 +73,7 @@ class Artefacts:
         """Build all that is missing, what is free first."""
         _ = self.data
         self.store.build_all([self._tokenizer_request(), self._probe_request()])
-        _ = self.latents, self.ceiling
+        _ = self.judges, self.latents, self.ceiling
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -88,10 +89,33 @@ class Artefacts:
 
     @cached_property
     def judges(self) -> list[Judge]:
-        """The trained probe, and the analytic judge where the dataset has one."""
-        strict = self.data.strict_judge
-        analytic = [STRICT_JUDGES[strict](self.data.space.controlled, self.data.judge_geometry())] if strict else []
-        return [self.probe, *analytic]
+        """The trained probe, and the strict judge where the dataset has one."""
+        name = self.data.strict_judge
+        if not name:
+            return [self.probe]
+        if name == FEATURES:
+            return [self.probe, StrictFeatures.load(self._strict_folder() / "judge.safetensors", self.probe)]
+        return [self.probe, STRICT_JUDGES[name](self.data.space.controlled, self.data.judge_geometry())]
+
+    def _strict_folder(self) -> Path:
+        """The strict judge by features, frozen before anything generated is judged, and what it accepts."""
+
+        def build(folder: Path) -> None:
+            self.report(phase="freezing the strict judge")
+            real, held_out = self.data.images("probe"), self.data.images("test")
+            judge, figures = make_strict(
+                self.probe.to(self.device),
+                torch.tensor(real.images),
+                real.composition_index,
+                torch.tensor(held_out.images),
+                held_out.composition_index,
+                self.cell.seed_of("probe"),
+            )
+            judge.save(folder / "judge.safetensors")
+            write_json(folder / "accepted.json", figures)
+            self.probe.cpu()
+
+        return self.store.build("strict", self.cell.strict_key, build, f"strict judge of {self.cell.dataset}")
 
     def _fresh_tokenizer(self) -> Tokenizer:
         cls, config = self.part("tokenizer")
@@ -195,6 +219,9 @@ class Artefacts:
             for judge in self.judges:
                 shares = accuracy(judge, pictures, test.classes, self.data.space)
                 figures |= {f"{kind}_{judge_prefix(judge.name)}comp_{name}": share for name, share in shares.items()}
+        if self.data.strict_judge == FEATURES:
+            accepted = json.loads((self._strict_folder() / "accepted.json").read_text())
+            figures |= {f"strict_judge_{name}": share for name, share in accepted.items()}
         codebook = self.tokenizer.codebook
         if codebook is not None:
             figures |= code_figures(self.latents["train"].tensors["codes"], encoded.tensors["codes"], len(codebook))

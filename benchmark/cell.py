@@ -16,7 +16,7 @@ from benchmark.registry import Registry
 from benchmark.sources import ROOMS, find_module, source
 
 ARTEFACT_DIGITS = 16
-USED_BY_EVERY_CELL = ("runner", "artefacts", "models", "fit", "evaluate")  # of `benchmark`: config in, numbers out
+USED_BY_EVERY_CELL = ("runner", "artefacts", "models", "fit", "evaluate", "intervals")  # of `benchmark`: config in, numbers out
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +109,11 @@ class Cell:
     @cached_property
     def probe_key(self) -> str:
         return stable_hash(self._probe(), ARTEFACT_DIGITS)
+
+    @cached_property
+    def strict_key(self) -> str:
+        """Of the strict judge that is built from the probe and real images, where the dataset has no analytic one."""
+        return stable_hash({"strict": self._probe()}, ARTEFACT_DIGITS)
 
     @cached_property
     def ceiling_key(self) -> str:

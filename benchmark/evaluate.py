@@ -30,7 +30,8 @@ from probes.evaluation import (
     write_evaluations,
 )
 from probes.grids import animate_samples, draw_rejected, draw_samples, is_video
-from probes.suspicion import Evidence, diversity, nearness, suspicions
+from probes.likeness import fid, likeness
+from probes.suspicion import Evidence, SuspicionLimits, diversity, nearness, suspicions
 
 COMPARED = 256  # images of a composition in the diversity and memorisation checks
 
@@ -93,12 +94,34 @@ def doubts(artefacts: Artefacts, evaluations: list[Evaluation], found: Mapping[s
             level0={name: found[f"{prefixes[name]}level0"] for name in names},
             judge_ceiling={name: _per_composition(ceiling, f"real_{prefixes[name]}comp_") for name in names},
             reconstruction_ceiling={name: _per_composition(ceiling, f"recon_{prefixes[name]}comp_") for name in names},
-            **likeness(artefacts, drawn),
-        )
+            **variety(artefacts, drawn),
+        ),
+        SuspicionLimits(judge_ceiling=artefacts.data.least_ceiling, reconstruction_ceiling=artefacts.data.least_ceiling),
     )
 
 
-def likeness(artefacts: Artefacts, drawn: Evaluation) -> dict[str, dict[Composition, float]]:
+def compared(artefacts: Artefacts, evaluations: list[Evaluation]) -> dict[str, float]:
+    """Samples against real images in the judge's features, asked for with drawn values; for datasets that want it."""
+    data, probe, train = artefacts.data, artefacts.probe, artefacts.train_compositions
+    if not data.likeness:
+        return {}
+    drawn = next(e for e in evaluations if e.asked.mode == "drawn")
+    names = list(dict.fromkeys(drawn.asked.compositions))
+    rows = {c: torch.tensor([name == c for name in drawn.asked.compositions]) for c in names}
+    samples = {c: probe.embed(drawn.images[rows[c]]) for c in names}
+    test = {c: data.images("test").subset((c,), data.space) for c in names}
+    held_out = {c: probe.embed(torch.tensor(images.images)) for c, images in test.items()}
+    training = probe.embed(torch.tensor(data.images("train").subset(train, data.space).images))
+    figures = likeness(samples, held_out, training, train)
+    if weights := evaluation_config(artefacts.config).inception:
+        pairs = {f"fid_comp_{c}": (drawn.images[rows[c]], torch.tensor(test[c].images)) for c in names}
+        pairs["fid"] = drawn.images, torch.tensor(data.images("test").images)
+        found = {name: fid(*pair, weights, artefacts.device) for name, pair in pairs.items()}
+        figures |= {name: value for name, value in found.items() if value is not None}
+    return figures
+
+
+def variety(artefacts: Artefacts, drawn: Evaluation) -> dict[str, dict[Composition, float]]:
     """Per training composition: how various samples are, and how near to training images, against held-out real ones."""
     data = artefacts.data
     train, test = data.images("train"), data.images("test")
@@ -150,7 +173,7 @@ def evaluate_again(cell: Cell, config: Mapping[str, Any], store: Store, registry
             raise RuntimeError("the model has no averaged weights")
         model.ema.load(load_file(weights))
         evaluations = sample_and_judge(artefacts, model)
-        found = shares(artefacts, evaluations)
+        found = shares(artefacts, evaluations) | compared(artefacts, evaluations)
         changed = {section: values for section, values in config.items() if values != cell.config.get(section)}
         write_json(paths.evaluations / f"{name}.json", {"cell": cell.id, "changed": changed, "row": found})
     print(f"{cell.id}: " + ", ".join(f"{key} {found[key]:.3f}" for key in sorted(found) if "level" in key))

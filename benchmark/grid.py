@@ -215,7 +215,8 @@ class Composer:
             name = getattr(choice, kind)
             config[kind] = {"name": name, **whole[kind][name]}
         config["dataset"] |= self._settled(f"dataset.{choice.dataset}", config["dataset"])
-        config["probe"] = config["probe"] | self._settled("probe", config["probe"])
+        for section in ("probe", "evaluation"):
+            config[section] = config[section] | self._settled(section, config[section])
         config = _resolve_auto(config, self.machine)
         config["tokenizer"]["view"] = self._view(choice, config["tokenizer"]["view"])
         space = self._check(config)

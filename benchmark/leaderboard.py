@@ -47,6 +47,8 @@ ORDER = (
     r"factor_.*",
     r"strict_factor_.*",
     r"(real|recon|psnr|codebook|codes)_?.*",
+    r"strict_judge_accepted_.*",
+    r"(kid|memorised|fid).*",
     r"(one_step|all_steps)_.*",
     *(rf"{judge}{name}" for judge in ("", "strict_") for name in ("level2_last5", "level2_max", "level2_max_step")),
     *("still_moving", "strict_still_moving"),

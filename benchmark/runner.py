@@ -23,6 +23,7 @@ from benchmark.config import ConfigError
 from benchmark.files import read_json, write_json
 from benchmark.fit import LAST, STOP_SIGNALS, KeepAverages, Preempted, Watch, fit, log_spaced, quiet_threads
 from benchmark.hardware import costs, hardware, peak_memory_mb, revision, why_not_compiled
+from benchmark.intervals import intervals
 from benchmark.leaderboard import curve_summary
 from benchmark.leases import LeaseLost
 from benchmark.registry import Registry
@@ -150,6 +151,7 @@ class CellRun:
         outside = time.monotonic() - started - watch.this_leg  # of this process: building, counting, judging
         measured = {
             **found,
+            **evaluate.compared(self.artefacts, evaluations),
             **self.ceilings(),
             **curve_summary(read_curve(self.paths.curve, up_to=steps)),  # the file: a resume at the end trains nothing
             **spent,
@@ -228,6 +230,14 @@ class CellRun:
             **evaluate.level_means(ceiling, self.artefacts.data.space, self.artefacts.train_compositions),
         }
 
+    def intervals(self, row: dict[str, Any]) -> dict[str, Any]:
+        """How well each share is known, by how many images."""
+        test = self.artefacts.data.images("test").composition_index
+        names = self.artefacts.data.space.compositions
+        held_out = dict(zip(names, torch.bincount(test, minlength=len(names)).tolist(), strict=True))
+        samples = dict.fromkeys(names, evaluate.evaluation_config(self.cell.config).final_samples)
+        return intervals(row, samples, held_out, self.artefacts.train_compositions)
+
     def end(self, state: str, reason: str, measured: dict[str, Any], model: GenerativeModel | None = None) -> Record:
         """The record: identity, what was measured, on what, by which sources."""
         machine = hardware()
@@ -248,6 +258,7 @@ class CellRun:
             "setting": self.cell.setting,
             "steps": measured["steps"],
             "row": row,
+            "intervals": self.intervals(row) if model else {},
             "config": dict(self.cell.config),
             "fingerprint": self.cell.fingerprint(self.registry),
             "weights_sha256": model.ema.sha256() if model and model.ema else None,

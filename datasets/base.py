@@ -100,7 +100,9 @@ class CompositionalDataModule(LightningDataModule, ABC):
 
     name: str  # given by the decorator, like config_class
     config_class: ClassVar[type]
-    strict_judge: str = ""  # the analytic judge that can read these images; "" where there is none
+    strict_judge: str = ""  # the analytic judge that can read these images, or features (built of them); "": none
+    least_ceiling: float = 0.97  # accuracy of judges on real images of a composition below which a cell is suspicious
+    likeness: bool = False  # whether samples are compared with real images in the judge's features: KID, copies
     version: ClassVar[int] = 1  # raise it when the same configuration draws other images
     block: ClassVar[int] = 1024  # images drawn from one generator
     parallel: ClassVar[bool] = False  # whether blocks take long enough to be drawn by a process a core

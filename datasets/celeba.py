@@ -96,6 +96,9 @@ class CelebA(CompositionalDataModule):
     config: CelebAConfig
     block = 256  # images decoded by a process at once
     parallel = True
+    strict_judge = "features"
+    likeness = True
+    least_ceiling = 0.80  # people disagree on who smiles, and on what is blond
 
     def __init__(self, config: CelebAConfig, seed: int, folder: Path) -> None:
         config.validate()

@@ -6,9 +6,12 @@ rebuilt, or drawn anew with other thresholds, without the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,9 +37,27 @@ class EvaluationConfig:
     curve_samples: int = 64  # a composition at each point of the curve; paper A
     final_samples: int = 512  # a composition and mode at the end: a share of .5 is known to 2 points
     max_batch: int = 1024  # samples made at once
+    inception: str = ""  # file of torch-fidelity's Inception weights, for `fid`; nothing is ever downloaded
+
+    @staticmethod
+    def settle(values: Mapping[str, Any]) -> dict[str, Any]:
+        """What Inception's file holds: that is hashed, and not where it lies.
+
+        Raises:
+            ValueError: there is no such file.
+        """
+        path = values["inception"]
+        if not path:
+            return {}
+        if not Path(path).is_file():
+            raise ValueError(f"evaluation.inception={path} is no file; leave it empty, and there is no fid")
+        with Path(path).open("rb") as file:
+            return {"inception_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
     def validate(self) -> None:
-        """Raise ValueError for counts that leave nothing to judge."""
+        """Raise ValueError for counts that leave nothing to judge, and where Inception's code is missing."""
+        if self.inception and not importlib.util.find_spec("torch_fidelity"):
+            raise ValueError("evaluation.inception needs torch-fidelity: pip install torch-fidelity, or leave it empty")
         for key in ("curve_samples", "final_samples", "max_batch"):
             if getattr(self, key) < 1:
                 raise ValueError(f"evaluation.{key}={getattr(self, key)} must be at least 1")

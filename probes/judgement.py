@@ -33,6 +33,8 @@ class Reason(IntEnum):
     IMPLAUSIBLE_SPEED = 14  # or a heading that no real clip has
     IMPLAUSIBLE_SIZE = 15
     TRANSPARENT = 16  # the floor shines through the object
+    FAR_FROM_REAL = 17  # in the trained judge's features, farther than held-out real images are
+    DISTORTED = 18  # taken for a blend, a mean, a mosaic, a blur or the like
 
     @property
     def words(self) -> str:

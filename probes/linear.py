@@ -109,9 +109,9 @@ class LinearProbe(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
-        """What the heads see of images (B, [T,] C, H, W), clipped to [-1, 1]: (B, D), on the judge's device."""
+        """What the heads see of images (B, [T,] C, H, W), uint8 or clipped to [-1, 1]: (B, D), on the judge's device."""
         device = self.heads.weight.device
-        return torch.cat([self.features(chunk.to(device).float().clamp(-1, 1)) for chunk in images.split(CHUNK)])
+        return torch.cat([self.features(as_float(chunk.to(device)).clamp(-1, 1)) for chunk in images.split(CHUNK)])
 
     def save(self, path: Path) -> None:
         """Write weights, and the config as metadata, to a safetensors file."""
@@ -169,7 +169,7 @@ def train_probe(
     layers: nn.Module = probe
     if isinstance(probe.features, Backbone):  # it never changes: every image is looked at once
         probe.features.read(config.weights)
-        pixels = torch.cat([probe.embed(as_float(chunk)) for chunk in pixels.split(CHUNK)])
+        pixels = probe.embed(pixels)
         layers = probe.heads
     optimiser = torch.optim.Adam(layers.parameters(), lr=config.lr)
     for _ in range(config.epochs):

@@ -107,7 +107,7 @@ def test_names_that_timm_does_not_have_are_refused_without_asking_anybody(name) 
 
 
 def test_videos_are_refused() -> None:
-    with pytest.raises(ValueError, match="these have 24; use probe.backbone=cnn"):
+    with pytest.raises(ValueError, match=r"these have 24; use probe\.backbone=cnn"):
         Backbone(NAME, 24)
 
 
