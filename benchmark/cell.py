@@ -16,7 +16,8 @@ from benchmark.registry import Registry
 from benchmark.sources import ROOMS, find_module, source
 
 ARTEFACT_DIGITS = 16
-USED_BY_EVERY_CELL = ("runner", "artefacts", "models", "fit", "evaluate", "intervals")  # of `benchmark`: config in, numbers out
+# Of `benchmark`: config in, numbers out.
+USED_BY_EVERY_CELL = ("runner", "artefacts", "models", "fit", "evaluate", "intervals")
 
 
 @dataclass(frozen=True, eq=False)

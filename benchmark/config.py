@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).resolve().parent / "configs"
 COMMAND_LINE = "command line"
 NOT_HASHED = ("slurm", "paths", "jobs")  # where and how many at once: they change no bit of the result
-WHERE = (("dataset", "root"), ("probe", "weights"), ("evaluation", "inception"))  # files; what they hold, `settle` tells
+# Places of files: what they hold, a config's `settle` tells.
+WHERE = (("dataset", "root"), ("probe", "weights"), ("evaluation", "inception"))
 RECIPES = ("controlled", "native")
 
 T = TypeVar("T")

@@ -89,6 +89,7 @@ def doubts(artefacts: Artefacts, evaluations: list[Evaluation], found: Mapping[s
     ceiling, names = artefacts.ceiling, [judge.name for judge in artefacts.judges]
     prefixes = {"probe": "", "strict": "strict_"}
     drawn = next(e for e in evaluations if e.asked.mode == "drawn")
+    least = artefacts.data.least_ceiling
     return suspicions(
         Evidence(
             level0={name: found[f"{prefixes[name]}level0"] for name in names},
@@ -96,7 +97,7 @@ def doubts(artefacts: Artefacts, evaluations: list[Evaluation], found: Mapping[s
             reconstruction_ceiling={name: _per_composition(ceiling, f"recon_{prefixes[name]}comp_") for name in names},
             **variety(artefacts, drawn),
         ),
-        SuspicionLimits(judge_ceiling=artefacts.data.least_ceiling, reconstruction_ceiling=artefacts.data.least_ceiling),
+        SuspicionLimits(judge_ceiling=least, reconstruction_ceiling=least),
     )
 
 

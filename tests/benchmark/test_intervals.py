@@ -38,7 +38,9 @@ def test_they_are_wilsons() -> None:
     assert found["low"] < 0.07 < found["high"]
 
 
-@pytest.mark.parametrize("name", ["minutes", "psnr", "level2_max", "kid_comp_00", "memorised_level0", "comp_00_x", "seed"])
+@pytest.mark.parametrize(
+    "name", ["minutes", "psnr", "level2_max", "kid_comp_00", "memorised_level0", "comp_00_x", "seed"]
+)
 def test_what_is_no_share_has_none(name) -> None:
     assert counts({name: 0.5}) == {}
 

@@ -306,3 +306,16 @@ def test_samples_are_kept_beside_what_was_asked_and_can_be_judged_again(evaluato
 
 def test_bytes_are_rounded_and_clipped() -> None:
     assert as_bytes(torch.tensor([-3.0, -1.0, 0.0, 0.999, 1.0, 2.0])).tolist() == [0, 0, 128, 255, 255, 255]
+
+
+def test_inceptions_file_and_its_code_are_asked_for_before_anything_is_trained(tmp_path, monkeypatch) -> None:
+    (tmp_path / "inception.pth").write_bytes(b"weights")
+    told = EvaluationConfig.settle({"inception": str(tmp_path / "inception.pth")})
+    assert len(told["inception_sha256"]) == 64
+    assert EvaluationConfig.settle({"inception": ""}) == {}
+    with pytest.raises(ValueError, match=r"evaluation\.inception=nowhere is no file; leave it empty"):
+        EvaluationConfig.settle({"inception": "nowhere"})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install torch-fidelity"):
+        EvaluationConfig(inception="inception.pth").validate()
+    EvaluationConfig().validate()
