@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.factors import FactorSpace
+from datasets.shares import draw
 
 INFORMATION = ("full", "centres", "quantized", "labels")
 EMBEDDERS = ("per_factor", "joint")
@@ -66,8 +67,8 @@ def drop_factors(condition: Condition, probability: float, generator: torch.Gene
     """Hide each factor independently with a probability (paper A, figure 4 b: not all factors with one coin)."""
     if probability == 0:
         return condition
-    draw = torch.rand(condition.present.shape, generator=generator, device=condition.present.device)
-    return Condition(condition.classes, condition.values, condition.present & (draw >= probability))
+    kept = draw(torch.rand, condition.present.shape, generator) >= probability
+    return Condition(condition.classes, condition.values, condition.present & kept)
 
 
 class ConditionEmbedder(nn.Module):

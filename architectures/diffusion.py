@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from architectures.noise import (
     spaced_timesteps,
     strided_timesteps,
 )
+from datasets.shares import draw
 
 Network = Callable[[Tensor, Tensor], Tensor]  # x_t (R, ..., C), t (R,) float32 -> (R, ..., out_channels)
 
@@ -72,8 +74,11 @@ class DiffusionProcess(ABC):
         """How many channels the network has to put out for `channels` of data."""
 
     @abstractmethod
-    def loss(self, network: Network, x0: Tensor, generator: torch.Generator) -> Tensor:
-        """Training loss of every row of x0 (R, ..., C), each at a time of its own: (R,) float32."""
+    def loss(self, network: Network, x0: Tensor, generator: torch.Generator, copies: int = 1) -> Tensor:
+        """Training loss of every row of x0 (R, ..., C), each at a time of its own: (R,) float32.
+
+        Where x0 is several copies of a batch, one after another, `copies` says how many.
+        """
 
     @abstractmethod
     def sample(
@@ -129,16 +134,16 @@ class FlowProcess(DiffusionProcess):
     def out_channels(self, channels: int) -> int:
         return channels
 
-    def draw_times(self, rows: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    def draw_times(self, rows: int, generator: torch.Generator, copies: int = 1) -> Tensor:
         """Training times (R,) in (0, 1)."""
         if self.config.time_law == "uniform":
-            return torch.rand(rows, generator=generator, device=device)
-        return torch.randn(rows, generator=generator, device=device).sigmoid()
+            return draw(torch.rand, (rows,), generator, copies)
+        return draw(torch.randn, (rows,), generator, copies).sigmoid()
 
-    def loss(self, network: Network, x0: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, network: Network, x0: Tensor, generator: torch.Generator, copies: int = 1) -> Tensor:
         x0 = x0.float()
-        t = self.draw_times(len(x0), generator, x0.device)
-        noise = torch.randn(x0.shape, generator=generator, device=x0.device)
+        t = self.draw_times(len(x0), generator, copies)
+        noise = draw(torch.randn, x0.shape, generator, copies)
         x_t = torch.lerp(x0, noise, per_row(t, x0))
         velocity = network(x_t, self.TIME_UNIT * t).float()
         return row_mean((velocity - (noise - x0)) ** 2)
@@ -201,10 +206,10 @@ class GaussianProcess(DiffusionProcess):
     def out_channels(self, channels: int) -> int:
         return 2 * channels if self.config.learn_sigma else channels
 
-    def loss(self, network: Network, x0: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, network: Network, x0: Tensor, generator: torch.Generator, copies: int = 1) -> Tensor:
         x0 = x0.float()
-        t = torch.randint(self.config.timesteps, (len(x0),), generator=generator, device=x0.device)
-        noise = torch.randn(x0.shape, generator=generator, device=x0.device)
+        t = draw(partial(torch.randint, self.config.timesteps), (len(x0),), generator, copies)
+        noise = draw(torch.randn, x0.shape, generator, copies)
         x_t = self.corrupt(x0, t, noise)
         mse, bound = self.loss_terms(network(x_t, t.float()), x0, x_t, t, noise)
         return mse + bound

@@ -128,7 +128,7 @@ class MAR(GenerativeModel):
         """Diffusion loss (R,) of tokens x0 (R, C) given z (R, D), mean over `diffusion_batch_mul` draws of noise."""
         repeats = self.config.diffusion_batch_mul
         state = self.head.embed_state(z).repeat(repeats, 1)
-        loss = self.process.loss(lambda x, t: self.head(x, t, state), x0.repeat(repeats, 1), generator)
+        loss = self.process.loss(lambda x, t: self.head(x, t, state), x0.repeat(repeats, 1), generator, repeats)
         return loss.view(repeats, -1).mean(0)
 
     def target_share(self) -> float:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.shares import draw
+
 RATIO_LAWS = ("cosine", "arccos", "truncnorm", "givt")
 
 
@@ -93,10 +95,9 @@ def sample_mask(batch: int, tokens: int, config: MaskingConfig, generator: torch
     The masked tokens are the n lowest of N uniform scores, n = ceil(N ratio) (MAR; Chang et al. leave the rounding
     open). ``arccos`` masks each token independently with that probability, as Valeo does.
     """
-    device = generator.device
-    ratio = mask_ratio(torch.rand(batch, 1, generator=generator, device=device), config.ratio)
+    ratio = mask_ratio(draw(torch.rand, (batch, 1), generator), config.ratio)
     ratio = ratio.clamp(min=config.min_ratio)
-    scores = torch.rand(batch, tokens, generator=generator, device=device)
+    scores = draw(torch.rand, (batch, tokens), generator)
     if config.ratio == "arccos":
         count = (scores < ratio).sum(dim=1, keepdim=True)
     else:

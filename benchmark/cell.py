@@ -72,6 +72,15 @@ class Cell:
     def threads(self) -> int:
         return self.config["trainer"]["threads"]
 
+    @property
+    def devices(self) -> int:
+        """Of a node, a process each."""
+        return self.config["trainer"].get("devices", 1)
+
+    @property
+    def nodes(self) -> int:
+        return self.config["trainer"].get("nodes", 1)
+
     def seed_of(self, kind: str) -> int:
         """The seed of `data`, `tokenizer` or `probe`: a number of its own, or the model's where it follows."""
         seed = self.config["seeds"][kind]

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from benchmark import launch, slurm, submission, workers
+from benchmark import launch, ranks, slurm, submission, workers
 from benchmark.cell import Cell
 from benchmark.cli import Tokens
 from benchmark.config import NAMED, ConfigError, Layer, nearest
@@ -31,18 +31,24 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
         return _submit(arguments, tokens, only_states)
     plan = _plan(arguments, tokens)
     check_writable(plan.store.results)
-    if arguments.cell and os.environ.get(workers.PIPE):
+    if arguments.cell and (os.environ.get(workers.PIPE) or _is_other_rank(plan)):
         return _work(plan, arguments)
     before = {name: plan.store.record_count(name) for name in plan.cells}
     selected = plan.longest_first(to_run(plan.states, only_states))
     if arguments.cell and slurm.JOB in os.environ and selected and submission.given_up(plan, arguments.cell):
         selected = []
     plan.check_room(selected)
-    gpus = workers.gpu_names(plan.machine.gpus)
-    at_once = workers.auto_jobs(plan.threads, gpus) if jobs == "auto" else int(jobs)
+    gpus, by_srun = _gpus(plan), ranks.started_by_srun(_world(plan))
+    if plan.nodes > 1 and not by_srun:
+        raise ConfigError(f"trainer.nodes={plan.nodes} needs SLURM: submit with --slurm")
+    at_once = workers.auto_jobs(plan.threads * plan.devices, gpus) if jobs == "auto" else int(jobs)
     _say(*plan.notes, *plan.heading(selected, min(at_once, max(1, len(selected)))), summary(plan.states, selected))
     plan.write_configs(selected)
-    code = _launch(plan, selected, jobs, gpus, before, arguments) if selected else 0
+    code = 0
+    if selected and by_srun:
+        code = _work(plan, arguments)
+    elif selected:
+        code = _launch(plan, selected, at_once, gpus, before, arguments)
     rows = rebuild(plan.store)
     _draw(plan.store, rows)
     selection = [row for row in rows if row["cell"] in plan.cells]
@@ -59,8 +65,7 @@ def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
         _say(render(rows, ("cell", "state", "minutes", "basis"), _form(arguments.format)))
         return 0
     selected = to_run(plan.states, only_states)
-    gpus = workers.gpu_names(plan.machine.gpus)
-    at_once = min(workers.auto_jobs(plan.threads, gpus), max(1, len(selected)))
+    at_once = min(workers.auto_jobs(plan.threads * plan.devices, _gpus(plan)), max(1, len(selected)))
     _say(*plan.notes, *plan.heading(selected, at_once), summary(plan.states, selected), "")
     _say(_table([row | {"minutes": duration(row["minutes"])} for row in rows], ("cell", "state", "minutes", "basis")))
     return 0
@@ -172,7 +177,7 @@ def _submit(arguments: argparse.Namespace, tokens: Tokens, only_states: tuple[st
 def _launch(
     plan: Plan,
     selected: list[str],
-    jobs: int | str,
+    jobs: int,
     gpus: list[str],
     before: dict[str, int],
     arguments: argparse.Namespace,
@@ -192,14 +197,40 @@ def _launch(
     )
 
 
-def _work(plan: Plan, arguments: argparse.Namespace) -> int:
-    """In a worker: train and judge the one cell, in this process."""
+def _gpus(plan: Plan) -> list[str]:
+    """The GPUs of each cell that runs at once; empty on a CPU.
+
+    Raises:
+        ConfigError: if a cell takes more than there are.
+    """
+    groups = workers.gpu_groups(workers.gpu_names(plan.machine.gpus), plan.devices)
+    if not groups and any(cell.config["trainer"]["device"] == "cuda" for cell in plan.cells.values()):
+        raise ConfigError(f"trainer.devices={plan.devices}, and there are only {plan.machine.gpus} GPUs here")
+    return groups
+
+
+def _world(plan: Plan) -> int:
+    """How many processes train the one cell of a plan together."""
     cell = next(iter(plan.cells.values()))
+    return cell.devices * cell.nodes
+
+
+def _is_other_rank(plan: Plan) -> bool:
+    """Whether srun has started this process to train a cell together with the rank 0 that decides and tells."""
+    return ranks.started_by_srun(_world(plan)) and os.environ["SLURM_PROCID"] != "0"
+
+
+def _work(plan: Plan, arguments: argparse.Namespace) -> int:
+    """In a worker, or another rank: train and judge the one cell, in this process."""
+    cell = next(iter(plan.cells.values()))
+    place = ranks.here(cell.devices, cell.nodes)
+    if place.rank and cell.id not in to_run(plan.states):
+        return workers.OK  # done, as rank 0 finds too
     _fix_threads(cell)
     workers.end_with_launcher()  # before the imports below, which take seconds
     from benchmark import runner
 
-    return runner.run_cell(cell, plan.store, plan.registry, arguments)
+    return runner.run_cell(cell, plan.store, plan.registry, arguments, place)
 
 
 def _evaluation_config(cell: Cell, registry: Registry, tokens: Tokens) -> dict[str, object]:

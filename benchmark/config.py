@@ -56,6 +56,8 @@ class TrainerConfig:
     max_steps: int = 100_000  # the only clock; Lightning miscounts epochs on resume (its issues 18060, 19815)
     batch_size: int = 256  # latents a step; paper A
     device: str = "auto"  # auto | cpu | cuda
+    devices: int = 1  # of a node that train one cell together, a process each; sums in another order change a few bits
+    nodes: int = 1  # that do so; more than one under SLURM only
     precision: str = "auto"  # auto | 32 | bf16-mixed; auto is bf16 where the device computes in it (AMX, AVX-512)
     threads: int = 1  # of torch, OpenMP and MKL; results are bit-equal at one count and differ between one and two
     compile: bool = False  # torch.compile on what every step runs; a CPU without a C++ compiler goes on uncompiled
@@ -69,9 +71,14 @@ class TrainerConfig:
         for key, known in (("device", ("auto", "cpu", "cuda")), ("precision", ("auto", "32", "bf16-mixed"))):
             if getattr(self, key) not in known:
                 raise ValueError(f"trainer.{key}={getattr(self, key)} is unknown; use one of {', '.join(known)}")
-        for key in ("max_steps", "batch_size", "threads", "eval_every", "checkpoint_every_steps", "log_every"):
+        counts = ("max_steps", "batch_size", "threads", "eval_every", "checkpoint_every_steps", "log_every")
+        for key in (*counts, "devices", "nodes"):
             if getattr(self, key) < 1:
                 raise ValueError(f"trainer.{key}={getattr(self, key)} must be at least 1")
+        if self.batch_size % (self.devices * self.nodes):
+            raise ValueError(
+                f"trainer.batch_size={self.batch_size} must be a multiple of devices x nodes={self.devices * self.nodes}"
+            )
 
 
 SECTIONS = {  # section of the config -> where its dataclass stands
@@ -194,11 +201,16 @@ def stable_hash(values: Any, length: int = 8) -> str:
 
 
 def hashed_part(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What can change the result: not where and how it is made, nor where files lie."""
+    """What can change the result: not where and how it is made, nor where files lie.
+
+    One device is what is meant where nothing is said of devices: ids of cells do not tell of it.
+    """
     part = {key: value for key, value in config.items() if key not in NOT_HASHED}
     for section, place in WHERE:
         if section in part:
             part[section] = {key: value for key, value in part[section].items() if key != place}
+    if "trainer" in part:
+        part["trainer"] = {k: v for k, v in part["trainer"].items() if k not in ("devices", "nodes") or v != 1}
     return part
 
 

@@ -15,20 +15,27 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import save_file
 
 from architectures.base import GenerativeModel
 from benchmark.files import replacing
+from benchmark.ranks import Place
+from datasets.shares import share_of
 
 LAST = "last.ckpt"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they kill
+
+PATIENT = timedelta(hours=6)  # while rank 0 judges, the others wait in a sum; that one has died, is noticed otherwise
 
 for noisy in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -53,13 +60,15 @@ def fit(
     device: str = "cpu",
     precision: str = "32",
     resume: bool = True,
+    place: Place = Place(),  # noqa: B008  (frozen)
 ) -> None:
     """Train to ``max_steps``, from the last checkpoint in the folder if there is one.
 
     Args:
-        batch: step -> batch, on the training device; a function of the step alone.
+        batch: step -> batch, on the training device; a function of the step alone. Ranks take their rows of it.
         folder: where checkpoints are kept.
-        callbacks: called before the checkpoint of a step is written.
+        callbacks: called before the checkpoint of a step is written; losses that they see are of whole batches.
+        place: of this process among those that train the module together, all with the same initial weights.
 
     Raises:
         Preempted: after SIGTERM or SIGUSR1, when the step is done and its checkpoint written.
@@ -70,20 +79,33 @@ def fit(
         max_steps=max_steps,
         max_epochs=-1,
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=1,
+        devices=place.devices,
+        num_nodes=place.nodes,
+        strategy=data_parallel(device) if place.world > 1 else "auto",
         precision="bf16-mixed" if precision == "bf16-mixed" else "32-true",
-        callbacks=[*callbacks, StepCheckpoint(folder, checkpoint_every)],
+        callbacks=[WholeLoss(), *callbacks, StepCheckpoint(folder, checkpoint_every)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=folder,
-        plugins=[LightningEnvironment()],
+        plugins=[SLURMEnvironment(auto_requeue=False) if place.by_slurm else LightningEnvironment()],
     )
-    source = FromGlobalStep(batch, trainer)
+    own = batch if place.world == 1 else lambda step: share_of(batch(step), place.rank, place.world)
+    source = FromGlobalStep(own, trainer)
     with handlers_restored():
         trainer.fit(module, source, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
+
+
+def data_parallel(device: str) -> DDPStrategy:
+    """Averages gradients over all ranks. Weights stay equal on all of them, and so does what follows from weights."""
+    return DDPStrategy(
+        process_group_backend="nccl" if device == "cuda" else "gloo",
+        find_unused_parameters=True,  # some have no gradient; and sums in an order that a resumed run repeats
+        broadcast_buffers=False,
+        timeout=PATIENT,
+    )
 
 
 @contextmanager
@@ -116,8 +138,11 @@ class StepCheckpoint(Callback):
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
         self.stop = False
+        self.ranks: Any = None  # a process group, where there are several
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size > 1:
+            self.ranks = dist.new_group(backend="gloo", timeout=PATIENT)  # on the CPU: no wait for a GPU
         # Lightning saves inside its signal handler, in the middle of a step; ours only raises a flag.
         for number in STOP_SIGNALS:
             signal.signal(number, self._ask_to_stop)
@@ -126,17 +151,36 @@ class StepCheckpoint(Callback):
         self.stop = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        step = trainer.global_step
-        if self.stop or step % self.every == 0 or step == trainer.max_steps:
+        step, stop = trainer.global_step, self._one_was_asked()
+        if stop or step % self.every == 0 or step == trainer.max_steps:
             save_checkpoint(trainer, self.folder / LAST)
-        if self.stop and step < trainer.max_steps:
+        if stop and step < trainer.max_steps:
             raise Preempted
+
+    def _one_was_asked(self) -> bool:
+        """Whether this rank or another was asked to stop; all hear of it after the same step."""
+        if self.ranks is None:
+            return self.stop
+        asked = torch.tensor(int(self.stop))
+        dist.all_reduce(asked, dist.ReduceOp.MAX, group=self.ranks)
+        return bool(asked)
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Write a full checkpoint whole or not at all."""
+    """Write a full checkpoint whole or not at all. All ranks must call it, and rank 0 writes."""
+    if not trainer.is_global_zero:
+        trainer.save_checkpoint(path)
+        return
     with replacing(path) as aside:
         trainer.save_checkpoint(aside)
+
+
+class WholeLoss(Callback):
+    """Puts the loss of the whole batch in the place of that of a rank's rows, for the callbacks behind it."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        if trainer.world_size > 1:
+            outputs["loss"] = trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
 
 
 class Watch(Callback):
@@ -210,6 +254,8 @@ class KeepAverages(Callback):
         self.folder, self.steps = folder, frozenset(steps)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if not trainer.is_global_zero:
+            return
         if trainer.global_step in self.steps and isinstance(pl_module, GenerativeModel) and pl_module.ema is not None:
             average = pl_module.ema
             weights = {name: shadow.cpu() for name, shadow in zip(average.names, average.shadows, strict=True)}

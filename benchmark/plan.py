@@ -54,6 +54,16 @@ class Plan:
         """Of a worker."""
         return max(cell.threads for cell in self.cells.values())
 
+    @property
+    def devices(self) -> int:
+        """That a cell takes of this machine."""
+        return max(cell.devices for cell in self.cells.values())
+
+    @property
+    def nodes(self) -> int:
+        """That a cell takes."""
+        return max(cell.nodes for cell in self.cells.values())
+
     def rows(self) -> list[Row]:
         """A row a cell."""
         return [

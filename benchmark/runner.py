@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from architectures.base import GenerativeModel
-from benchmark import evaluate, models
+from benchmark import evaluate, models, ranks
 from benchmark.artefacts import Artefacts
 from benchmark.cell import Cell
 from benchmark.config import ConfigError
@@ -26,9 +26,10 @@ from benchmark.hardware import costs, hardware, peak_memory_mb, revision, why_no
 from benchmark.intervals import intervals
 from benchmark.leaderboard import curve_summary
 from benchmark.leases import LeaseLost
+from benchmark.ranks import Place
 from benchmark.registry import Registry
 from benchmark.states import FAILED, OK, SUSPICIOUS
-from benchmark.store import Record, Store
+from benchmark.store import POLL_EVERY, Record, Store
 from benchmark.workers import CUT_OFF, NOT_OK, ended_meanwhile
 from benchmark.workers import OK as ENDED_OK
 from datasets.base import PARTS
@@ -39,8 +40,10 @@ class DifferentHardware(RuntimeError):
     """A checkpoint was made on another kind of device."""
 
 
-def run_cell(cell: Cell, store: Store, registry: Registry, options: argparse.Namespace) -> int:
+def run_cell(cell: Cell, store: Store, registry: Registry, options: argparse.Namespace, place: Place) -> int:
     """Train and judge a cell in this process, as a worker; the worker's exit code."""
+    if place.rank:
+        return _take_part(CellRun(cell, store, registry, lambda: None, options.allow_different_hardware, place))
     lease = store.cell_lease(cell.id)
     if lease is None:
         return CUT_OFF
@@ -50,17 +53,37 @@ def run_cell(cell: Cell, store: Store, registry: Registry, options: argparse.Nam
             return ended
         if store.record_count(cell.id) and (store.history(cell.id) or [{}])[-1].get("state") != FAILED:
             store.start_over(cell.id)  # it is done again on request: not from its own last checkpoint
-        run = CellRun(cell, store, registry, lease.refresh, options.allow_different_hardware)
+        run = CellRun(cell, store, registry, lease.refresh, options.allow_different_hardware, place)
+        before = store.record_count(cell.id)
         try:
-            record = run.record()
+            with ranks.together(place):
+                record = run.record()
         except (Preempted, LeaseLost) as cut:
             print(f"cut off ({str(cut) or 'asked to end'}); the same command goes on from the last checkpoint")
             return CUT_OFF
         except Exception as error:
             traceback.print_exc()
             record = run.failure(reason_of(error))
+        if store.record_count(cell.id) > before:  # another rank has told why it failed
+            return NOT_OK
         store.write_record(cell.id, record)
     return ENDED_OK if record["state"] == OK else NOT_OK
+
+
+def _take_part(run: CellRun) -> int:
+    """As another rank than the first: train and leave the rest to rank 0, but for what goes wrong here alone."""
+    before = run.store.record_count(run.cell.id)
+    try:
+        with ranks.together(run.place):
+            run.take_part()
+    except Preempted:
+        return CUT_OFF
+    except Exception as error:
+        traceback.print_exc()
+        if run.store.record_count(run.cell.id) == before:
+            run.store.write_record(run.cell.id, run.failure(f"rank {run.place.rank}: {reason_of(error)}"))
+        return NOT_OK
+    return ENDED_OK
 
 
 def prepare_data(cell: Cell, store: Store, registry: Registry) -> int:
@@ -119,18 +142,27 @@ class CellRun:
     """The run of one cell. Everything random is a function of (seed, purpose, step), so that a resumed run is the same."""
 
     def __init__(
-        self, cell: Cell, store: Store, registry: Registry, heartbeat: Callable[[], None], any_hardware: bool = False
+        self,
+        cell: Cell,
+        store: Store,
+        registry: Registry,
+        heartbeat: Callable[[], None],
+        any_hardware: bool = False,
+        place: Place = Place(),  # noqa: B008  (frozen)
     ) -> None:
         self.cell, self.store, self.registry = cell, store, registry
-        self.heartbeat, self.any_hardware = heartbeat, any_hardware
+        self.heartbeat, self.any_hardware, self.place = heartbeat, any_hardware, place
         self.paths = store.cell(cell.id)
         self.trainer = cell.config["trainer"]
         self.artefacts = Artefacts(cell, store, registry, self.report)
         self.compiled = False
+        if self.place.world > 1 and self.trainer["device"] == "cuda":
+            torch.cuda.set_device(self.place.local)
 
     def report(self, **progress: Any) -> None:
-        """Tell whoever watches how far the cell is."""
-        self.store.write_progress(self.cell.id, **progress)
+        """Tell whoever watches how far the cell is; of several ranks the first does."""
+        if self.place.rank == 0:
+            self.store.write_progress(self.cell.id, **progress)
 
     def record(self) -> Record:
         """Run to the end and say how it ended."""
@@ -163,6 +195,13 @@ class CellRun:
         }
         return self.end(SUSPICIOUS if doubts else OK, "; ".join(doubts), measured, model)
 
+    def take_part(self) -> None:
+        """As another rank than the first: train, once what rank 0 builds is there."""
+        quiet_threads(self.trainer["threads"])
+        while not all(self.store.artefact(*key) for key in self.cell.artefact_keys):
+            time.sleep(POLL_EVERY)
+        self.train(models.build_model(self.artefacts))
+
     def failure(self, reason: str) -> Record:
         """The record of a cell that could not be finished."""
         steps = self.store.read_progress(self.cell.id).get("step") or 0
@@ -186,7 +225,8 @@ class CellRun:
         )
         keep = KeepAverages(self.paths.checkpoints, log_spaced(trainer["keep_checkpoints"], steps))
         self.compiled = trainer["compile"] and self.can_compile()
-        self.check_hardware()
+        if self.place.rank == 0:
+            self.check_hardware()
         if self.compiled:
             model.compile_networks()
         fit(
@@ -198,6 +238,7 @@ class CellRun:
             trainer["checkpoint_every_steps"],
             trainer["device"],
             trainer["precision"],
+            place=self.place,
         )
         return watch, probe
 

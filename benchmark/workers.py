@@ -40,7 +40,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": s
 
 
 def auto_jobs(threads: int, gpus: Sequence[str] = ()) -> int:
-    """How many workers this machine has room for: a cell a GPU, or cores // threads."""
+    """How many workers this machine has room for: one for each of the ``gpus``, or cores // threads."""
     return len(gpus) or max(1, available_cores() // threads)
 
 
@@ -59,11 +59,16 @@ def gpu_names(count: int) -> list[str]:
     return chosen.split(",")[:count] if chosen else [str(index) for index in range(count)]
 
 
+def gpu_groups(gpus: Sequence[str], devices: int) -> list[str]:
+    """GPUs shared out to cells that take so many each, such as ``0,1`` and ``2,3``; what is left over stays idle."""
+    return [",".join(gpus[first : first + devices]) for first in range(0, len(gpus) - devices + 1, devices)]
+
+
 def environments(jobs: int | str, threads: int, gpus: Sequence[str]) -> list[dict[str, str]]:
     """What each of the workers side by side finds in its environment.
 
     That is its number of threads, our packages first on the path, the way it learns that the launcher is gone, and the
-    one GPU that it sees.
+    GPUs that it sees, an entry of ``gpus``.
     """
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
     common = {PIPE: "pipe", "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}

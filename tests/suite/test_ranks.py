@@ -1,0 +1,134 @@
+"""A cell on two devices, by the command line: the numbers of one device, and what the end of a rank costs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.suite import running
+
+CELL = ("run", "--preset", "smoke", "--only", "architecture=mar", "trainer.precision=32", "trainer.max_steps=120")
+pytestmark = pytest.mark.ddp
+
+
+def ranks(launcher: psutil.Process) -> list[psutil.Process]:
+    """The processes that train, rank 0 first."""
+    workers = launcher.children()
+    return [*workers, *(child for worker in workers for child in worker.children())]
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str, results: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"never seen: {what}\n{running.logs(results)}"
+        time.sleep(0.02)
+
+
+def training(results: Path) -> bool:
+    return any(results.glob("cells/*/checkpoints/last.ckpt"))
+
+
+def record(results: Path) -> dict:
+    (found,) = results.glob("cells/*/record.json")
+    return json.loads(found.read_text())
+
+
+@pytest.mark.timeout(600)
+def test_whichever_rank_is_killed_all_end_and_the_cell_goes_on_to_the_same_numbers(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    running.run(*CELL, results=one, code=1)
+    two.mkdir()
+    (one / "artefacts").rename(two / "artefacts")  # devices are nothing that an artefact depends on
+
+    process = running.start(*CELL, "trainer.devices=2", "trainer.checkpoint_every_steps=1", results=two)
+    launcher = psutil.Process(process.pid)
+    for victim in (1, 0):
+        wait_for(lambda: len(ranks(launcher)) == 2, 120, "two ranks", two)
+        for path in two.glob("cells/*/checkpoints/last.ckpt"):
+            path.with_name("seen").touch()
+        before = ranks(launcher)
+        mark = [path.stat().st_mtime_ns for path in two.glob("cells/*/checkpoints/last.ckpt")]
+        wait_for(
+            lambda mark=mark: (
+                training(two) and [p.stat().st_mtime_ns for p in two.glob("cells/*/checkpoints/last.ckpt")] != mark
+            ),
+            120,
+            "a step",
+            two,
+        )
+        before[victim].kill()
+        wait_for(lambda before=before: not any(running.alive(p.pid) for p in before), 10, "the end of all", two)
+    process.communicate(timeout=280)
+    (log,) = two.glob("cells/*/log.txt")
+    assert "rank 1 ended by signal 9: all ranks end here" in log.read_text()
+    assert log.read_text().count("start ") == 3
+
+    first, second = record(one), record(two)
+    assert first["cell"] != second["cell"] and second["config"]["trainer"]["devices"] == 2
+    weights = [load_file(next(folder.glob("cells/*/checkpoints/average-120.safetensors"))) for folder in (one, two)]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-2, atol=1e-4)
+    losses = [running.table(next(folder.glob("cells/*/curve.csv")))[-1]["train_loss"] for folder in (one, two)]
+    assert float(losses[1]) == pytest.approx(float(losses[0]), rel=1e-4)
+
+
+FAULTY = '''
+"""An architecture that one rank cannot train."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from architectures.base import GenerativeModel, architecture
+
+
+@dataclass
+class Nothing:
+    """No settings."""
+
+
+@architecture("faulty", Nothing)
+class Faulty(GenerativeModel):
+    views = ("codes",)
+
+    def __init__(self, config, context):
+        super().__init__(config, context)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def training_loss(self, latents, condition, generator):
+        if os.environ["LOCAL_RANK"] == "1":
+            raise RuntimeError("the flux capacitor is empty")
+        return self.scale.square(), {}
+
+    def sample(self, condition, generator):
+        return torch.zeros(len(condition), self.context.tokens, dtype=torch.int64)
+'''
+
+
+def test_what_goes_wrong_in_one_rank_is_the_reason_of_the_cell(tmp_path):
+    plugin = tmp_path / "faulty.py"
+    plugin.write_text(FAULTY)
+    results = tmp_path / "results"
+    command = ("run", "--preset", "smoke", "--plugin", plugin, "--only", "architecture=faulty", "trainer.devices=2")
+    running.run(*command, results=results, code=1)
+    assert record(results)["state"] == "failed"
+    assert record(results)["reason"] == "rank 1: RuntimeError: the flux capacitor is empty"
+    assert not list(results.glob("cells/*/record.1.json"))
+
+
+def test_without_their_launcher_all_ranks_end(tmp_path):
+    process = running.start(*CELL, "trainer.devices=2", results=tmp_path)
+    launcher = psutil.Process(process.pid)
+    wait_for(lambda: len(ranks(launcher)) == 2, 120, "two ranks", tmp_path)
+    both = ranks(launcher)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(running.alive(rank.pid) for rank in both), 5, "the end of all", tmp_path)
