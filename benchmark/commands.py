@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
     if arguments.cell and slurm.JOB in os.environ and selected and submission.given_up(plan, arguments.cell):
         selected = []
     plan.check_room(selected)
-    gpus, by_srun = _gpus(plan), ranks.started_by_srun(_world(plan))
+    by_srun = ranks.started_by_srun(_world(plan))
+    gpus = [] if by_srun else _gpus(plan)
     if plan.nodes > 1 and not by_srun:
         raise ConfigError(f"trainer.nodes={plan.nodes} needs SLURM: submit with --slurm")
     at_once = workers.auto_jobs(plan.threads * plan.devices, gpus) if jobs == "auto" else int(jobs)
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
     plan.write_configs(selected)
     code = 0
     if selected and by_srun:
+        os.environ[workers.ENDED_BEFORE] = str(before[arguments.cell])
         code = _work(plan, arguments)
     elif selected:
         code = _launch(plan, selected, at_once, gpus, before, arguments)

@@ -117,3 +117,7 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
+
+
+if __name__ == "__main__":  # for a batch script, on the node of rank 0
+    print(free_port())

@@ -23,6 +23,7 @@ from benchmark import ROOT
 from benchmark.config import ConfigError
 from benchmark.files import read_json, write_json, write_text
 from benchmark.machine import Machine, this_machine
+from benchmark.ranks import PORT
 from benchmark.store import Store
 from benchmark.workers import CUT_OFF, GRACE
 
@@ -37,10 +38,10 @@ class SlurmConfig:
 
     partition: str = ""  # empty: the site's default
     time: str = "12:00:00"  # limit of a task; what needs longer is requeued and goes on from its checkpoint
-    gpus: int = 1  # a cell; 0 where there are none
+    gpus: int = 1  # a node of a cell, at least trainer.devices; 0 where there are none
     gpu_request: str = "--gres=gpu:{gpus}"  # some sites want --gpus-per-node={gpus}
-    cpus_per_task: int = 8
-    mem: str = "32G"
+    cpus_per_task: int = 8  # a task is a cell, or one of its devices where it has several
+    mem: str = "32G"  # a node of a cell
     max_running: int = 32  # tasks of a submission at once
     setup: list[str] = field(default_factory=list)  # shell lines before python, such as `module load cuda`
     python: str = ""  # on the nodes; empty: the interpreter that submits
@@ -60,13 +61,24 @@ class SlurmConfig:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Cells that share all artefacts and take the same number of devices."""
+
+    cells: tuple[str, ...]
+    build: bool = False  # whether the artefacts have to be made first
+    devices: int = 1  # of a node, a task each
+    nodes: int = 1  # of a cell
+
+
+@dataclass(frozen=True)
 class Job:
-    """A script for an array of cells; `after` is the job that must end well before it."""
+    """A script for an array of cells, and the jobs that it waits for."""
 
     name: str
     cells: tuple[str, ...]
     text: str
-    after: str = ""
+    after: str = ""  # must end well: it makes the artefacts
+    behind: str = ""  # must have ended, however: it takes the same place among those that run at once
 
 
 def node(config: SlurmConfig) -> Machine:
@@ -78,7 +90,7 @@ def node(config: SlurmConfig) -> Machine:
 
 def make_jobs(
     folder: Path,
-    groups: Sequence[tuple[bool, Sequence[str]]],
+    groups: Sequence[Group],
     store: Store,
     config: SlurmConfig,
     options: Sequence[str] = (),
@@ -86,55 +98,72 @@ def make_jobs(
 ) -> list[Job]:
     """The scripts of a submission, in the order in which they must be submitted.
 
+    At no time do more than `max_running` tasks run: arrays share that number out among them, and where there are more
+    arrays than that, each runs one task at a time, behind another array.
+
     Args:
         folder: where `submit` will write them.
-        groups: cells that share all artefacts, and whether these have to be built first.
         options: of every task, such as ``--plugin FILE``.
         array_size: the most tasks that an array may have.
     """
+    parts = [
+        (number, first // array_size, replace(group, cells=group.cells[first : first + array_size]))
+        for number, group in enumerate(groups)
+        for first in range(0, len(group.cells), array_size)
+    ]
+    limits = shared_out([len(part.cells) for _, _, part in parts], config.max_running)
     jobs: list[Job] = []
-    arrays = sum(-(-len(cells) // array_size) for _, cells in groups)
-    limit = max(1, config.max_running // max(1, arrays))
-    for number, (build, cells) in enumerate(groups):
-        before = ""
-        if build:
-            before = f"artefacts-{number}"
-            jobs.append(_job(folder, before, cells[:1], ["prepare", "--cell"], store, config, options, 1))
-        for part in range(0, len(cells), array_size):
-            name = f"cells-{number}-{part // array_size}"
-            chunk = cells[part : part + array_size]
-            jobs.append(_job(folder, name, chunk, ["run", "--cell"], store, config, options, limit, before))
+    names: list[str] = []
+    for index, ((number, place, part), limit) in enumerate(zip(parts, limits, strict=True)):
+        behind = names[index - config.max_running] if index >= config.max_running else ""
+        builder = f"artefacts-{number}" if part.build else ""
+        if builder and place == 0:
+            one = Group(part.cells[:1])
+            text = _script(folder, builder, one, ["prepare", "--cell"], store, config, options, 1)
+            jobs.append(Job(builder, one.cells, text, behind=behind))
+        names.append(f"cells-{number}-{place}")
+        text = _script(folder, names[-1], part, ["run", "--cell"], store, config, options, limit)
+        jobs.append(Job(names[-1], part.cells, text, builder, behind))
     return jobs
 
 
-def _job(
+def shared_out(sizes: Sequence[int], total: int) -> list[int]:
+    """How many tasks of each array may run at once, so that arrays end at about the same time; at least one of each."""
+    limits = [1] * len(sizes)
+    for _ in range(total - len(sizes)):
+        waiting = max(range(len(sizes)), key=lambda index: sizes[index] / limits[index])
+        if limits[waiting] >= sizes[waiting]:
+            break  # all run at once
+        limits[waiting] += 1
+    return limits
+
+
+def _script(
     folder: Path,
     name: str,
-    cells: Sequence[str],
+    group: Group,
     command: Sequence[str],
     store: Store,
     config: SlurmConfig,
     options: Sequence[str],
     limit: int,
-    after: str = "",
-) -> Job:
-    directives = "\n".join(f"#SBATCH {option}" for option in _options(folder, name, len(cells), limit, config))
-    python = [*shlex.split(config.launcher), config.python or sys.executable, "-m", "benchmark"]
-    task = shlex.join(
-        ["srun", "--ntasks=1", f"--cpus-per-task={config.cpus_per_task}", "--kill-on-bad-exit=1", *python]
-    )
+) -> str:
+    ranks = group.devices * group.nodes
+    python = shlex.join([*shlex.split(config.launcher), config.python or sys.executable])
+    srun = f"srun --ntasks={ranks} --cpus-per-task={config.cpus_per_task} --kill-on-bad-exit=1 --export=ALL"
     rest = shlex.join(["--results", str(store.results), *options])
-    text = SCRIPT.format(
-        directives=directives,
+    return SCRIPT.format(
+        directives="\n".join(f"#SBATCH {option}" for option in _options(folder, name, group, limit, config)),
         path=shlex.quote(str(ROOT)),
         grace=f"{GRACE}={max(1, config.warn_seconds - 20)}",  # seconds to save in, after the warning
         setup="\n".join(config.setup) or ":",
         cells=shlex.quote(str(folder / f"{name}.txt")),
-        command=f'{task} {shlex.join(command)} "$cell" {rest}',
-        cut_off=CUT_OFF,
+        port=f"export {PORT}=$({python} -m benchmark.ranks)  # where the ranks meet" if ranks > 1 else ":",
+        command=f'{srun} {python} -m benchmark {shlex.join(command)} "$cell" {rest}',
+        # Of several ranks one may be killed, and srun then kills all; a single task has a launcher that sees to that.
+        unfinished=f'"$code" = {CUT_OFF}' + (' ] || [ "$code" -gt 128' if ranks > 1 else ""),
         requeue='scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" || true' if config.requeue else ":",
     )
-    return Job(name, tuple(cells), text, after)
 
 
 SCRIPT = """\
@@ -143,25 +172,26 @@ SCRIPT = """\
 
 export PYTHONPATH={path} PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 {grace}
 {setup}
+{port}
 cell=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {cells})
 echo "--- $(date '+%F %T') $cell on $(hostname), start $((${{SLURM_RESTART_COUNT:-0}} + 1))"
 {command}
 code=$?
-if [ "$code" = {cut_off} ]; then  # cut off with its checkpoint written: it goes on from there
+if [ {unfinished} ]; then  # cut off with its checkpoint written: it goes on from there
     {requeue}
 fi
 exit "$code"
 """
 
 
-def _options(folder: Path, name: str, count: int, limit: int, config: SlurmConfig) -> Iterator[str]:
+def _options(folder: Path, name: str, group: Group, limit: int, config: SlurmConfig) -> Iterator[str]:
     yield f"--job-name=benchmark-{name}"
-    yield f"--array=0-{count - 1}%{limit}"
+    yield f"--array=0-{len(group.cells) - 1}%{limit}"
     yield f"--output={folder}/%x-%a.log"
     yield "--open-mode=append"
-    yield "--export=NONE"  # nothing of the submitting shell
-    yield "--nodes=1"
-    yield "--ntasks=1"
+    yield "--export=NONE"  # nothing of the submitting shell; srun, which would follow, is told to hand on the script's own
+    yield f"--nodes={group.nodes}"
+    yield f"--ntasks-per-node={group.devices}"
     yield f"--cpus-per-task={config.cpus_per_task}"
     yield f"--mem={config.mem}"
     yield f"--time={config.time}"
@@ -170,7 +200,7 @@ def _options(folder: Path, name: str, count: int, limit: int, config: SlurmConfi
     if config.partition:
         yield f"--partition={config.partition}"
     if config.gpus:
-        yield config.gpu_request.format(gpus=config.gpus)
+        yield config.gpu_request.format(gpus=max(config.gpus, group.devices))
     yield from config.extra
 
 
@@ -184,7 +214,10 @@ def submit(folder: Path, jobs: Sequence[Job]) -> dict[str, str]:
     for job in jobs:
         write_text(folder / f"{job.name}.txt", "".join(f"{cell}\n" for cell in job.cells))
         write_text(folder / f"{job.name}.sh", job.text)
-        after = [f"--dependency=afterok:{numbers[job.after]}", "--kill-on-invalid-dep=yes"] if job.after else []
+        conditions = [
+            f"{kind}:{numbers[name]}" for kind, name in (("afterok", job.after), ("afterany", job.behind)) if name
+        ]
+        after = [f"--dependency={','.join(conditions)}", "--kill-on-invalid-dep=yes"] if conditions else []
         answer = _ask("sbatch", "--parsable", *after, str(folder / f"{job.name}.sh"))
         numbers[job.name] = answer.strip().partition(";")[0]  # JOB;CLUSTER
         listed = [{"name": j.name, "job": numbers[j.name], "cells": list(j.cells)} for j in jobs if j.name in numbers]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmark import slurm
 from benchmark.cell import Cell
@@ -49,12 +50,15 @@ def submit(plan: Plan, selected: Sequence[str], config: slurm.SlurmConfig, optio
     return 0
 
 
-def groups_of(cells: Mapping[str, Cell], store: Store) -> list[tuple[bool, list[str]]]:
-    """Cells by the artefacts that they share, and whether these are still to be built."""
-    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+def groups_of(cells: Mapping[str, Cell], store: Store) -> list[slurm.Group]:
+    """Cells by the artefacts that they share, which may still have to be built, and by their devices."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
     for name, cell in cells.items():
-        groups.setdefault(cell.artefact_keys, []).append(name)
-    return [(not all(store.artefact(*key) for key in keys), names) for keys, names in groups.items()]
+        groups.setdefault((cell.artefact_keys, cell.devices, cell.nodes), []).append(name)
+    return [
+        slurm.Group(tuple(names), not all(store.artefact(*key) for key in keys), devices, nodes)
+        for (keys, devices, nodes), names in groups.items()
+    ]
 
 
 def given_up(plan: Plan, name: str) -> bool:

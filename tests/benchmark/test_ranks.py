@@ -56,7 +56,7 @@ def test_a_place_is_told_by_who_started_the_process(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert ranks.here(2, 1) == ranks.Place(2, 1, 1, 1)
     assert ranks.here(1, 1).rank == 0  # somebody else's variable
-    with pytest.raises(ConfigError, match="trainer.nodes=2 needs SLURM"):
+    with pytest.raises(ConfigError, match=r"trainer.nodes=2 needs SLURM"):
         ranks.here(2, 2)
     for key, value in {"STEP_NUM_TASKS": "4", "PROCID": "3", "LOCALID": "1"}.items():
         monkeypatch.setenv(f"SLURM_{key}", value)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import stat
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from benchmark.cli import main
 from benchmark.machine import this_machine
 from benchmark.plan import plan_cells
 from benchmark.registry import discover
-from benchmark.slurm import SlurmConfig
+from benchmark.slurm import Group, Job, SlurmConfig
 from benchmark.states import FAILED
 from benchmark.store import Store
 
@@ -74,18 +76,88 @@ def test_a_script_tells_srun_everything_and_takes_nothing_from_the_shell(tmp_pat
         python="/opt/python",
         extra=["--account=vision"],
     )
-    job = slurm.make_jobs(tmp_path, [(False, ["a", "b"])], Store(tmp_path), config, ["--plugin", "/x y.py"])[0]
+    job = slurm.make_jobs(tmp_path, [Group(("a", "b"))], Store(tmp_path), config, ["--plugin", "/x y.py"])[0]
     for line in ("--partition=gpu", "--gpus-per-node=2", "--account=vision", "--export=NONE", "--signal=USR1@120"):
         assert f"#SBATCH {line}\n" in job.text
     assert "#SBATCH --requeue\n" in job.text and "scontrol requeue" in job.text
     assert "\nmodule load cuda\n" in job.text
     assert (
-        "srun --ntasks=1 --cpus-per-task=8 --kill-on-bad-exit=1 apptainer exec image.sif /opt/python -m bench"
+        "srun --ntasks=1 --cpus-per-task=8 --kill-on-bad-exit=1 --export=ALL apptainer exec image.sif /opt/python -m bench"
         in job.text
     )
     assert '--cell "$cell"' in job.text and "--plugin '/x y.py'" in job.text
-    forbidden = slurm.make_jobs(tmp_path, [(False, ["a"])], Store(tmp_path), SlurmConfig(requeue=False))[0].text
+    forbidden = slurm.make_jobs(tmp_path, [Group(("a",))], Store(tmp_path), SlurmConfig(requeue=False))[0].text
     assert "#SBATCH --no-requeue\n" in forbidden and "scontrol" not in forbidden
+
+
+def test_a_cell_of_several_devices_is_a_step_of_as_many_tasks_that_meet_at_one_port(tmp_path):
+    group, config = Group(("a",), devices=4, nodes=2), SlurmConfig(cpus_per_task=3, python="/opt/python")
+    text = slurm.make_jobs(tmp_path, [group], Store(tmp_path), config)[0].text
+    for line in ("--nodes=2", "--ntasks-per-node=4", "--gres=gpu:4"):
+        assert f"#SBATCH {line}\n" in text
+    assert (
+        "\nsrun --ntasks=8 --cpus-per-task=3 --kill-on-bad-exit=1 --export=ALL /opt/python -m benchmark run --cell"
+        in text
+    )
+    assert "\nexport MASTER_PORT=$(/opt/python -m benchmark.ranks)" in text
+    assert (
+        'if [ "$code" = 75 ] || [ "$code" -gt 128 ]; then' in text
+    )  # one killed: srun kills all, and the cell goes on
+    alone = slurm.make_jobs(tmp_path, [Group(("a",))], Store(tmp_path), config)[0].text
+    assert "MASTER_PORT" not in alone and "-gt 128" not in alone and "--gres=gpu:1" in alone
+
+
+def test_cells_of_another_number_of_devices_are_an_array_of_their_own(cluster, tmp_path):
+    results = tmp_path / "r"
+    assert main([*SMOKE, "--results", str(results), "--only", "architecture=dit"]) == 0
+    assert main([*SMOKE, "--results", str(results), "--only", "architecture=dit", "trainer.devices=2"]) == 0
+    one, two = (array for array in arrays(results) if array["name"].startswith("cells"))
+    assert one["cells"] != two["cells"]
+    scripts = [path.read_text() for path in sorted((results / "slurm").glob("*/cells-*.sh"))]
+    assert sorted("--ntasks-per-node=2" in script for script in scripts) == [False, True]
+
+
+def most_at_once(jobs: list[Job], order: random.Random) -> int:
+    """Run jobs as SLURM would, tasks ending in any order; the most that were running at once."""
+    limit = {job.name: int(re.search(r"--array=0-\d+%(\d+)", job.text).group(1)) for job in jobs}
+    left, running, most = {job.name: len(job.cells) for job in jobs}, [], 0
+    while any(left.values()) or running:
+        for job in jobs:
+            waits = any(left.get(name, 0) or name in running for name in (job.after, job.behind))
+            while not waits and left[job.name] and running.count(job.name) < limit[job.name]:
+                left[job.name] -= 1
+                running.append(job.name)
+        assert running, "nothing can begin"
+        most = max(most, len(running))
+        running.remove(order.choice(running))
+    return most
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_submission_never_has_more_running_than_it_may(tmp_path, seed):
+    order = random.Random(seed)
+    sizes = [order.randint(1, 30) for _ in range(order.randint(1, 6))]
+    groups = [Group(tuple(f"{g}-{i}" for i in range(size)), bool(order.getrandbits(1))) for g, size in enumerate(sizes)]
+    config = SlurmConfig(max_running=order.choice([1, 2, 3, 8, 40]))
+    jobs = slurm.make_jobs(tmp_path, groups, Store(tmp_path), config, array_size=7)
+    assert sorted(cell for job in jobs if job.name.startswith("cells") for cell in job.cells) == sorted(
+        cell for group in groups for cell in group.cells
+    )
+    assert most_at_once(jobs, order) <= config.max_running
+
+
+def test_arrays_get_places_by_their_size():
+    assert slurm.shared_out([30, 10], 8) == [6, 2]
+    assert slurm.shared_out([100, 1, 1], 5) == [3, 1, 1]
+    assert slurm.shared_out([2, 3], 32) == [2, 3]
+    assert slurm.shared_out([5, 5, 5], 2) == [1, 1, 1]  # more than there are places: the last one waits for another
+
+
+def test_what_takes_the_same_place_waits_however_the_other_ends(cluster, tmp_path):
+    assert main([*SMOKE, "--results", str(tmp_path / "r"), "slurm.max_running=1"]) == 0
+    _, first, second = calls(cluster)
+    assert "--dependency=afterok:100 " in first
+    assert "--dependency=afterok:100,afterany:101 --kill-on-invalid-dep=yes" in second
 
 
 def test_a_second_submission_sends_only_what_is_neither_done_nor_queued(cluster, tmp_path, capsys):

@@ -27,7 +27,9 @@ def test_shares_are_the_rows_of_the_whole(law, world):
 def test_of_several_copies_each_is_shared_out():
     copies, rows = 3, 4
     expected = draw(torch.randn, (copies * rows, 2), torch.Generator().manual_seed(3), copies).view(copies, rows, 2)
-    drawn = [draw(torch.randn, (copies * rows // 2, 2), own, copies).view(copies, rows // 2, 2) for own in generators(2)]
+    drawn = [
+        draw(torch.randn, (copies * rows // 2, 2), own, copies).view(copies, rows // 2, 2) for own in generators(2)
+    ]
     assert torch.equal(torch.cat(drawn, dim=1), expected)
 
 

@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmark.slurm import submissions
@@ -20,6 +22,12 @@ SITE = ("slurm.gpus=0", "slurm.cpus_per_task=1", "slurm.mem=3G", "slurm.time=00:
 
 MAY_SKIP = "BENCHMARK_NEEDS_SLURM" not in os.environ  # where it is set, a missing SLURM is a failure
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(MAY_SKIP and bool(why_not()), reason=why_not() or "never")]
+
+
+@pytest.fixture(autouse=True)
+def slurm_is_there() -> None:
+    if why_not():
+        pytest.fail(f"BENCHMARK_NEEDS_SLURM is set, and {why_not()}")
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str, results: Path) -> None:
@@ -67,6 +75,51 @@ def test_a_grid_goes_through_the_queue_and_survives_a_preemption(tmp_path, monke
     for architecture, record in running.records(undisturbed).items():
         same, cell = running.records(results)[architecture], Path("cells") / record["cell"]
         assert running.outcome(same, results / cell) == running.outcome(record, undisturbed / cell)
+
+
+def rank(number: int) -> psutil.Process | None:
+    """The process that srun has started as a rank, once it is there."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            told = process.environ()
+            if told.get("SLURM_PROCID") == str(number) and told.get("SLURM_STEP_NUM_TASKS") == "2":
+                if process.cmdline()[1:3] == ["-m", "benchmark"]:
+                    return process
+    return None
+
+
+@pytest.mark.ddp
+@pytest.mark.timeout(900)
+def test_a_cell_on_two_devices_goes_on_after_one_of_its_ranks_was_killed(tmp_path, monkeypatch):
+    results, undisturbed = tmp_path / "results", tmp_path / "undisturbed"
+    selection = ("--preset", "smoke", "--only", "architecture=mar", "trainer.max_steps=120", "trainer.devices=2")
+    running.run("run", *selection, results=undisturbed, code=1)  # by the launcher's own ranks
+    shutil.copytree(undisturbed / "artefacts", results / "artefacts")
+    with cluster(tmp_path / "cluster") as environment:
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        running.run("run", "--slurm", *selection, *SITE, "slurm.setup=[export TOLD=yes]", results=results, code=0)
+        (cells,) = submissions(results)
+        name = cells["cells"][0]
+        wait_for((results / "cells" / name / "checkpoints" / "last.ckpt").exists, 240, "a checkpoint", results)
+        both = [rank(0), rank(1)]
+        assert both[0] is not None and both[1] is not None and both[1].environ()["TOLD"] == "yes"
+        assert both[0].environ()["MASTER_PORT"] == both[1].environ()["MASTER_PORT"]
+        both[1].kill()
+        wait_for(lambda: not any(running.alive(each.pid) for each in both), 60, "the end of both ranks", results)
+        assert not running.records(results), "too late to be killed, or the end of a rank was taken for a failure"
+
+        def released() -> bool:
+            """Held for two minutes after a requeue, unless it is told to start."""
+            time.sleep(2)
+            command = ["scontrol", "update", f"jobid={cells['job']}_0", "StartTime=now"]
+            subprocess.run(command, capture_output=True, check=False)
+            return len(running.records(results)) == 1
+
+        wait_for(released, 400, "a record", results)
+    assert "start 2" in slurm_logs(results)
+    record, same = (running.records(folder)["mar"] for folder in (results, undisturbed))
+    assert running.outcome(record, results / "cells" / name) == running.outcome(same, undisturbed / "cells" / name)
 
 
 SLOW = '''
