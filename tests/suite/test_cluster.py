@@ -82,9 +82,9 @@ def rank(number: int) -> psutil.Process | None:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             told = process.environ()
-            if told.get("SLURM_PROCID") == str(number) and told.get("SLURM_STEP_NUM_TASKS") == "2":
-                if process.cmdline()[1:3] == ["-m", "benchmark"]:
-                    return process
+            place = told.get("SLURM_PROCID"), told.get("SLURM_STEP_NUM_TASKS")
+            if place == (str(number), "2") and process.cmdline()[1:3] == ["-m", "benchmark"]:
+                return process
     return None
 
 
