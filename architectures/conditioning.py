@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from architectures.shares import draw
 from datasets.factors import FactorSpace
-from datasets.shares import draw
 
 INFORMATION = ("full", "centres", "quantized", "labels")
 EMBEDDERS = ("per_factor", "joint")

@@ -26,7 +26,7 @@ from architectures.noise import (
     spaced_timesteps,
     strided_timesteps,
 )
-from datasets.shares import draw
+from architectures.shares import draw
 
 Network = Callable[[Tensor, Tensor], Tensor]  # x_t (R, ..., C), t (R,) float32 -> (R, ..., out_channels)
 

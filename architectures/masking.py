@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.shares import draw
+from architectures.shares import draw
 
 RATIO_LAWS = ("cosine", "arccos", "truncnorm", "givt")
 

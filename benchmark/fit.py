@@ -28,9 +28,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import save_file
 
 from architectures.base import GenerativeModel
+from architectures.shares import share_of
 from benchmark.files import replacing
 from benchmark.ranks import Place
-from datasets.shares import share_of
 
 LAST = "last.ckpt"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they kill

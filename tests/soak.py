@@ -29,7 +29,8 @@ import psutil
 from tests.suite import running
 
 GRID = ("--preset", "smoke", "--only", "architecture=maskgit,dit", "trainer.checkpoint_every_steps=5")
-DONE, CUT_OFF = (0, 1), 75  # smoke cells learn nothing and end suspicious, which is 1
+DONE = (0, 1)  # smoke cells learn nothing and end suspicious, which is 1
+CUT_OFF = (75, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGUSR1)  # the last two: before it had begun to listen
 ROUND = 180.0  # seconds under fire, at most
 BREATH = (0.2, 6.0)  # seconds between two blows; importing torch alone takes some
 BLOWS = ("SIGKILL", "SIGTERM", "SIGUSR1", "SIGSTOP")  # the last is followed by SIGCONT
@@ -105,7 +106,7 @@ def fight(
             tally.ends[ended.returncode] += 1
             if ended.returncode in DONE:
                 deadline = 0
-            elif ended.returncode not in (CUT_OFF, -signal.SIGKILL):
+            elif ended.returncode not in CUT_OFF:
                 output = ended.stdout.read() if ended.stdout else ""
                 tally.wrong.append(f"a launcher ended with {ended.returncode}: {output[-500:]}")
         while len(fighting) < launchers and deadline:

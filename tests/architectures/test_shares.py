@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from architectures.masking import RATIO_LAWS, MaskingConfig, sample_mask
-from datasets.shares import Share, draw, share_of
+from architectures.shares import Share, draw, share_of
 
 
 def generators(world):
