@@ -97,7 +97,9 @@ def test_the_detector_tells_negatives_it_has_not_seen_from_images_it_has_not_see
     least = taught.odds(real).quantile(0.01)
     kinds = NegativeImages(real, groups, seeded(2)).kinds
     taken = {kind: float((taught.odds(make(128)) >= least).float().mean()) for kind, make in kinds.items()}
-    assert max(taken.values()) < 0.5 and np.mean(list(taken.values())) < 0.15, taken  # after 80 steps; untrained it is 1
+    assert max(taken.values()) < 0.5 and np.mean(list(taken.values())) < 0.15, (
+        taken
+    )  # after 80 steps; untrained it is 1
 
 
 def test_classes_are_those_of_the_trained_judge_and_reasons_say_which_threshold(faces, negatives) -> None:
