@@ -7,8 +7,8 @@ public command, ``python -m benchmark run --cell ID``; nothing else happens on a
 
 from __future__ import annotations
 
-import os
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -263,8 +263,8 @@ def max_array_size() -> int:
 
 
 def new_folder(results: Path) -> Path:
-    """Where a submission will be; the time, and this process, since two login nodes may submit at once."""
-    return results / "slurm" / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}"
+    """Where a submission will be: the time, and a few random digits, since two login nodes may submit at once."""
+    return results / "slurm" / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
 def _queue(jobs: list[str]) -> list[str]:

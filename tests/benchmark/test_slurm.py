@@ -18,7 +18,7 @@ from benchmark.slurm import Group, Job, SlurmConfig
 from benchmark.states import FAILED
 from benchmark.store import Store
 
-SMOKE = ("run", "--slurm", "--preset", "smoke", "slurm.gpus=0", "slurm.cpus_per_task=2")
+SMOKE = ("run", "--slurm", "--preset", "smoke", "--only", "dataset=shapes2d", "slurm.gpus=0", "slurm.cpus_per_task=2")
 
 
 @pytest.fixture
