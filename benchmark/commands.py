@@ -128,18 +128,18 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     if arguments.cell:
         cell = Cell.read(store.cell(arguments.cell).config)
         _fix_threads(cell)
-        from benchmark import runner
+        from benchmark import preparation
 
-        return runner.prepare_cell(cell, store, registry)
+        return preparation.prepare_cell(cell, store, registry)
     only = [f"dataset={arguments.dataset}"]
     plan = plan_grid(store, registry, this_machine(), DEFAULT_GRID, arguments.preset, only, 1, tokens.overrides)
     cell = next(iter(plan.cells.values()))
     _fix_threads(cell)
-    from benchmark import runner
+    from benchmark import preparation
 
     if arguments.compare_renderers:
-        return runner.compare_renderers(cell, store, registry, arguments.compare_renderers)
-    return runner.prepare_data(cell, store, registry)
+        return preparation.compare_renderers(cell, store, registry, arguments.compare_renderers)
+    return preparation.prepare_data(cell, store, registry)
 
 
 def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import time
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import torch
@@ -19,9 +17,8 @@ from architectures.base import GenerativeModel
 from benchmark import evaluate, models, ranks
 from benchmark.artefacts import Artefacts
 from benchmark.cell import Cell
-from benchmark.config import ConfigError
 from benchmark.files import read_json, write_json
-from benchmark.fit import LAST, STOP_SIGNALS, KeepAverages, Preempted, Watch, fit, log_spaced, quiet_threads
+from benchmark.fit import LAST, KeepAverages, Preempted, Watch, fit, log_spaced, quiet_threads
 from benchmark.hardware import costs, hardware, peak_memory_mb, revision, why_not_compiled
 from benchmark.intervals import intervals
 from benchmark.leaderboard import curve_summary
@@ -32,7 +29,6 @@ from benchmark.states import FAILED, OK, SUSPICIOUS
 from benchmark.store import POLL_EVERY, Record, Store
 from benchmark.workers import CUT_OFF, NOT_OK, ended_meanwhile
 from benchmark.workers import OK as ENDED_OK
-from datasets.base import PARTS
 from probes.callbacks import LevelProbe, read_curve
 
 
@@ -82,58 +78,6 @@ def _take_part(run: CellRun) -> int:
         traceback.print_exc()
         if run.store.record_count(run.cell.id) == before:
             run.store.write_record(run.cell.id, run.failure(f"rank {run.place.rank}: {reason_of(error)}"))
-        return NOT_OK
-    return ENDED_OK
-
-
-def prepare_data(cell: Cell, store: Store, registry: Registry) -> int:
-    """Draw a dataset's images, or check those that are there against their checksums."""
-    data = Artefacts(cell, store, registry).data
-    data.verify()
-    print(f"{cell.dataset}: {data.folder}")
-    for part in PARTS:
-        print(f"  {part}: {len(data.images(part))} images of {len(data.space.compositions)} compositions")
-    return 0
-
-
-def compare_renderers(cell: Cell, store: Store, registry: Registry, count: int) -> int:
-    """Render some scenes by both renderers of a dataset into the results folder, and print how far apart they are.
-
-    Raises:
-        ConfigError: the dataset has one renderer, or the other one is not installed or failed.
-    """
-    cls, config = Artefacts(cell, store, registry).part("dataset")
-    if not hasattr(cls, "compare_renderers"):
-        raise ConfigError(f"{cell.dataset} has one renderer: --compare-renderers is for clevrer_kubric")
-    try:
-        print(cls(config, cell.seed_of("data"), store.results).compare_renderers(store.results, count))
-    except RuntimeError as error:
-        raise ConfigError(str(error)) from error
-    print(f"-> {store.results / 'renderers.csv'}, renderers.png")
-    return 0
-
-
-def prepare_cell(cell: Cell, store: Store, registry: Registry) -> int:
-    """Build all that a cell shares with others. If that fails, the unfinished cells that share it fail with its reason."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise Preempted
-
-    for number in STOP_SIGNALS:  # anywhere: artefacts are built aside; `fit` sets its own handlers while it trains
-        signal.signal(number, stop)
-    quiet_threads(cell.threads)
-    try:
-        Artefacts(cell, store, registry).prepare()
-    except Preempted:
-        print("cut off; the same command goes on from what is there")
-        return CUT_OFF
-    except Exception as error:
-        traceback.print_exc()
-        reason = f"what it shares with other cells could not be made: {reason_of(error)}"
-        for name in store.cell_ids():
-            other = Cell.read(store.cell(name).config)
-            if other.artefact_keys == cell.artefact_keys and not store.record_count(name):
-                store.write_record(name, CellRun(other, store, registry, lambda: None).failure(reason))
         return NOT_OK
     return ENDED_OK
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from datasets.base import MANIFEST, PARTS, CompositionalDataModule, DataError, composition_index, dataset
 from datasets.faces.cells import CURVES, HAIR, WIDTHS, space_of
-from datasets.faces.decode import decode_rows
+from datasets.faces.decode import WIDTH, decode_rows
 from datasets.faces.listing import Listing, open_listing
 from datasets.faces.lists import FacesError
 from datasets.faces.parts import classes_of, count_cells, split_parts
@@ -49,6 +49,7 @@ class CelebAConfig:
     source: str = "auto"  # auto (real if there are any; resolved before construction) | real | drawn
     root: str = ""  # folder that has the real files, in any of the three layouts; else the environment's CELEBA_ROOT
     resolution: int = 48  # px; Farid et al. 2025
+    crop: int = 178  # px of the image's 178: side of the square in the middle that is kept and scaled
     balance: str = "equal"  # equal | natural: how often batches of generators show each composition
     train_per_composition: int = 10_000  # for tokenizers and generators; Okawa et al. 2023; real: 0 is all
     probe_per_composition: int = 2_500  # for training judges; real: 0 is all
@@ -83,6 +84,8 @@ class CelebAConfig:
             raise ValueError(f"{KEY}.balance={self.balance} is unknown; use equal or natural")
         if self.resolution < 8:
             raise ValueError(f"{KEY}.resolution={self.resolution}: use 8 or more")
+        if not self.resolution <= self.crop <= WIDTH:
+            raise ValueError(f"{KEY}.crop={self.crop}: use {self.resolution} (the resolution) to {WIDTH}")
         least = 0 if self.source == "real" else 1
         for key in ("train_per_composition", "probe_per_composition", "test_per_composition"):
             if getattr(self, key) < least:
@@ -148,7 +151,7 @@ class CelebA(CompositionalDataModule):
     def draw_block(self, part: str, block: int) -> tuple[Tensor, Tensor, Tensor]:
         """The images of a part from ``block * self.block`` on, fewer at its end; drawn ones only while they are cached."""
         rows = self._parts[part][block * self.block : (block + 1) * self.block]
-        images = torch.from_numpy(decode_rows(self._listing, rows, self.config.resolution))
+        images = torch.from_numpy(decode_rows(self._listing, rows, self.config.resolution, self.config.crop))
         known = self._listing.values
         values = torch.zeros(len(rows), 0) if known is None else torch.from_numpy(known[rows])
         return images, values, torch.from_numpy(self._classes[rows])

@@ -102,6 +102,7 @@ def test_the_files_are_written_as_celeba_is(tmp_path):
         ({"source": "auto"}, "dataset.celeba.source=auto has to be resolved first; use real or drawn"),
         ({"balance": "odd"}, "dataset.celeba.balance=odd is unknown; use equal or natural"),
         ({"resolution": 4}, "dataset.celeba.resolution=4: use 8 or more"),
+        ({"crop": 200}, r"dataset.celeba.crop=200: use 16 \(the resolution\) to 178"),
         ({"test_per_composition": 0}, "dataset.celeba.test_per_composition=0: use 1 or more"),
     ],
 )

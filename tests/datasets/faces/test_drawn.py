@@ -95,3 +95,10 @@ def test_the_middle_square_is_scaled_with_antialiasing():
     file = io.BytesIO()
     Image.fromarray(stripes).save(file, "PNG")
     assert np.abs(decode(file.getvalue(), 32).astype(float) - 127.5).max() < 8
+
+
+def test_a_smaller_square_is_cut_out_of_the_same_middle():
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (218, 178, 3), np.uint8)).save(file, "PNG")
+    whole, middle = decode(file.getvalue(), 178), decode(file.getvalue(), 128, crop=128)
+    assert np.array_equal(middle, whole[:, 25:153, 25:153])
