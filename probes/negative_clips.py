@@ -147,9 +147,15 @@ class NegativeClips:
         return torch.where(dilated(coloured(self.clips)), self.floor[:, None], self.clips)
 
     def _floor(self) -> Tensor:
-        """The floor without the object (B, 3, H, W): of a clip and its twin's frames, the least coloured and lightest."""
-        frames = torch.cat([self.clips, self.twins["direction"]], 1)
+        """The floor without the object (B, 3, H, W): of a clip and its twin's frames, the least coloured and lightest.
+
+        Where an object never leaves a pixel, other clips show what lies beneath it.
+        """
+        own = torch.cat([self.clips, self.twins["direction"]], 1)
+        others = [self.clips[:, :: self.clips.shape[1] - 1].roll(shift, 0) for shift in range(1, min(len(own), 9))]
+        frames = torch.cat([own, *others], 1)
         light = frames.amin(2) - 4 * dilated(coloured(frames))[:, :, 0].float()
+        light[:, own.shape[1] :] -= 2  # own ones first, as long as they are not coloured
         best = light.argmax(1)[:, None, None].expand(-1, 1, 3, -1, -1)
         return frames.gather(1, best)[:, 0]
 

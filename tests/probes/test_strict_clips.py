@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmark.config import CONFIGS, read_yaml
 from datasets.clevrer.camera import project
 from datasets.clevrer.render import render
 from datasets.clevrer.scenes import Scenes, draw_scenes
@@ -24,7 +25,7 @@ from probes.solid_views import SolidViews
 from probes.strict_clips import CHUNK, StrictClips, Thresholds
 from probes.tracking import largest_blobs, unmix
 
-LAPTOP = ClevrerKubricConfig(resolution=32, frames=8, radius=0.95, depth_jitter=0.8)
+LAPTOP = ClevrerKubricConfig(**read_yaml(CONFIGS / "presets" / "laptop.yaml")["dataset"]["clevrer_kubric"])
 KINDS = (
     "blend",
     "hue",
@@ -205,7 +206,7 @@ def test_what_negatives_are_made_of_looks_real(small, seeded) -> None:
 def test_an_implausible_speed_or_size_is_rejected(small) -> None:
     """Real clips are too fast, or too large, for a judge that expects others."""
     geometry = small.data.judge_geometry()
-    slow = StrictClips(small.data.space, {**geometry, "speed_slow": 0.5, "speed_fast": 0.8})
+    slow = StrictClips(small.data.space, {**geometry, "speed_slow": 0.3, "speed_fast": 0.5})
     assert set(slow.judge(small.clips[:8]).reasons.tolist()) == {Reason.IMPLAUSIBLE_SPEED}
     large = StrictClips(small.data.space, {**geometry, "radius": 0.7})
     assert Reason.IMPLAUSIBLE_SIZE in large.judge(small.clips[:8]).reasons.tolist()
