@@ -97,6 +97,7 @@ class CelebA(CompositionalDataModule):
     """Images (C, H, W) in the order of their names; ``source`` has to be ``real`` or ``drawn``."""
 
     config: CelebAConfig
+    version = 2  # drawn mouths are larger
     block = 256  # images decoded by a process at once
     parallel = True
     strict_judge = "features"

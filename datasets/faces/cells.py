@@ -9,7 +9,7 @@ from __future__ import annotations
 from datasets.factors import Factor, FactorSpace
 
 # Of drawn faces. A mouth's corners stand above its middle by this share of its half width.
-CURVES = {"smiling": 0.6, "neutral": 0.0}
+CURVES = {"smiling": 0.7, "neutral": 0.0}
 HAIR = {"black": (0.12, 0.10, 0.10), "blond": (0.87, 0.72, 0.38)}  # sRGB in [0, 1]
 CURVE_JITTER = 0.12  # uniform +-; our choice: half as far as the classes' middle
 HAIR_JITTER = 0.05  # uniform +- per channel; our choice

@@ -196,16 +196,16 @@ def _nose(canvas: _Canvas, face: _Face) -> None:
 
 def _mouth(canvas: _Canvas, face: _Face) -> None:
     """Lips along a parabola whose ends stand above its middle by ``curve`` half widths."""
-    half = face("mouth_width", 21, 26)
+    half = face("mouth_width", 25, 31)
     middle = face("mouth_height", 31, 35)
     axis = middle + face.curve * half * (1 - _ACROSS**2 - 2 / 3)  # its mean height does not depend on the curve
     bow = 1 - _ACROSS**2
-    gap = max(0.0, face("mouth_open", -3.5, 3.5))  # px; half of all mouths are closed
+    gap = max(0.0, face("mouth_open", -5, 5))  # px; half of all mouths are closed
     tone = face("lips", 0, 1)
     if face.male:
-        lips, full = face.skin * np.array([0.70, 0.44, 0.42]) * (0.95 + 0.1 * tone), 2.6
+        lips, full = face.skin * np.array([0.70, 0.44, 0.42]) * (0.95 + 0.1 * tone), 3.6
     else:
-        lips, full = np.array([0.70 + 0.12 * tone, 0.14 + 0.12 * tone, 0.22 + 0.1 * tone]), 3.3
+        lips, full = np.array([0.70 + 0.12 * tone, 0.14 + 0.12 * tone, 0.22 + 0.1 * tone]), 4.4
     x = half * _ACROSS
     upper, lower = axis - (full + gap) * bow - 0.7, axis + (full * 1.3 + gap) * bow + 0.7
     canvas.polygon(np.concatenate([x, x[::-1]]), np.concatenate([upper, lower[::-1]]), lips)
