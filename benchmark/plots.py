@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark import ROOT
+from benchmark import published as papers
 from benchmark.files import replacing
 from benchmark.leaderboard import binomial_floor
 from benchmark.statistics import BIMODAL_GAP, bimodal, t_interval
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.legend import Legend
     from matplotlib.lines import Line2D
 
-PUBLISHED = ROOT / "results" / "published" / "shapes2d_curves.csv"
 COLOURS = ("#56C1FF", "#FF95CA", "#ED220D")  # levels 0, 1, 2 (Farid et al. 2025, after Okawa et al. 2023)
 INKS = ("#1279B8", "#C2407F", "#B3170A")  # the same hues, dark enough for text on white
 LEVELS = ("level 0 (seen)", "level 1", "level 2")
@@ -95,17 +94,17 @@ def curve_figure(groups: Sequence[Group], curves: Mapping[str, Sequence[Row]]) -
     """
     columns = len(groups) if len(groups) <= 5 else 4
     lines = math.ceil(len(groups) / columns)
-    figure = _figure(2.5 * columns + 0.4, 2.5 * lines + 0.6)
+    figure = new_figure(2.5 * columns + 0.4, 2.5 * lines + 0.6)
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    published = read_csv(PUBLISHED) if PUBLISHED.exists() else []
+    published = papers.published_curves()
     for panel, (title, cells) in zip(panels.flat, groups, strict=False):
         _draw_panel(panel, cells, curves, published)
         _head(panel, title, sum(row["state"] == "ok" for row in cells))
     for panel in panels.flat[len(groups) :]:
         panel.set_visible(False)
     figure.supxlabel("training step", fontsize=9)
-    for line in panels:
-        line[0].set_ylabel("accuracy (all factors right)")
+    for row_of_panels in panels:
+        row_of_panels[0].set_ylabel("accuracy (all factors right)")
     _level_legend(figure)
     return figure
 
@@ -115,7 +114,7 @@ def dot_figure(groups: Sequence[Group], measure: str = "strict_level2") -> Figur
 
     Bimodal seeds have no bar: what stands beside them is how many are above .5.
     """
-    figure = _figure(6.8, 0.42 * len(groups) + 1.3)
+    figure = new_figure(6.8, 0.42 * len(groups) + 1.3)
     axes = figure.subplots()
     for place, (_, cells) in enumerate(groups):
         _draw_dots(axes, place, [row for row in cells if is_number(row.get(measure))], measure)
@@ -125,11 +124,11 @@ def dot_figure(groups: Sequence[Group], measure: str = "strict_level2") -> Figur
     axes.grid(axis="y", visible=False)
     name = measure.replace("_", " ").replace("level", "level ")
     axes.set_xlabel(f"{name}: share of samples with every factor right")
-    _legend(
+    legend_above(
         figure,
-        _line("a seed", color=COLOURS[2], marker="o", ls="", mec="white"),
-        _line("mean and 95 % interval over seeds (t)", color=INKS[2], lw=1.6, marker="|", mew=2, ms=9),
-        _line("suspicious, left out", color=GREY, marker="x", ls=""),
+        line("a seed", color=COLOURS[2], marker="o", ls="", mec="white"),
+        line("mean and 95 % interval over seeds (t)", color=INKS[2], lw=1.6, marker="|", mew=2, ms=9),
+        line("suspicious, left out", color=GREY, marker="x", ls=""),
     )
     return figure
 
@@ -146,14 +145,9 @@ def published_curve(published: Iterable[Row], cell: Row) -> tuple[list[float], l
     """Published probe accuracy at level 2 of a cell's architecture, tokenizer and conditioning.
 
     Returns:
-        steps as a share of the published training, and shares 0..1; empty where the papers show no such curve. Figures
-        that leave tokenizer or conditioning unstated stand for any tokenizer, and for ``full`` where no other does.
+        steps as a share of the published training, and shares 0..1; empty where the papers show no such curve.
     """
-    found = [row for row in published if row["level"] == 2 and row["architecture"] == cell["architecture"]]
-    found = [row for row in found if row["tokenizer"] in (cell.get("tokenizer"), "unstated")]
-    conditioning = cell.get("conditioning")
-    stated = [row for row in found if row["conditioning"] == conditioning]
-    chosen = stated or [row for row in found if row["conditioning"] == "unstated" and conditioning == "full"]
+    chosen = [row for row in papers.matching(published, cell) if row["level"] == 2]
     if not chosen:
         return [], []
     end = max(row["step"] for row in chosen)
@@ -165,7 +159,7 @@ def _draw_panel(
     panel: Axes, cells: Sequence[Row], curves: Mapping[str, Sequence[Row]], published: Sequence[Row]
 ) -> None:
     end = max((curves[row["cell"]][-1]["step"] for row in cells if curves[row["cell"]]), default=1)
-    if cells[0].get("dataset") == "shapes2d":
+    if cells[0].get("dataset") == papers.DATASET:
         steps, shares = published_curve(published, cells[0])
         panel.plot([step * end for step in steps], shares, color=PALE, lw=0.9, zorder=1.5)
     good = [curves[row["cell"]] for row in cells if row["state"] == "ok"]
@@ -209,20 +203,20 @@ def _draw_dots(axes: Axes, place: int, cells: Sequence[Row], measure: str) -> No
 
 
 def _level_legend(figure: Figure) -> None:
-    levels = [_line(name, color=colour, lw=2.4) for name, colour in zip(LEVELS, COLOURS, strict=True)]
-    legend = _legend(
+    levels = [line(name, color=colour, lw=2.4) for name, colour in zip(LEVELS, COLOURS, strict=True)]
+    legend = legend_above(
         figure,
         *levels,
-        _line("strict judge, mean of seeds", color=INK, lw=2.4),
-        _line("a seed (dotted: suspicious)", color=INK, lw=0.7),
-        _line("probe, mean", color=INK, lw=1.2, ls=DASHES),
-        _line("published level 2 (steps rescaled)", color=PALE, lw=0.9),
+        line("strict judge, mean of seeds", color=INK, lw=2.4),
+        line("a seed (dotted: suspicious)", color=INK, lw=0.7),
+        line("probe, mean", color=INK, lw=1.2, ls=DASHES),
+        line("published level 2 (steps rescaled)", color=PALE, lw=0.9),
     )
     for text, ink in zip(legend.get_texts(), INKS, strict=False):
         text.set_color(ink)
 
 
-def _legend(figure: Figure, *entries: Line2D) -> Legend:
+def legend_above(figure: Figure, *entries: Line2D) -> Legend:
     """A legend above the panels: one line where the figure is wide enough, else columns, and as much more height."""
     width, height = figure.get_size_inches()
     columns = len(entries) if width > 10 else min(len(entries), int(width / 2.2))
@@ -231,13 +225,14 @@ def _legend(figure: Figure, *entries: Line2D) -> Legend:
     return figure.legend(handles=entries, loc="outside upper left", ncols=columns, **look)
 
 
-def _line(label: str, **look: Any) -> Line2D:
+def line(label: str, **look: Any) -> Line2D:
+    """An entry of a legend."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], label=label, **look)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure for files: no window, no global state of pyplot."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg

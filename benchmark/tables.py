@@ -21,7 +21,7 @@ Row = dict[str, Any]
 TEXT = frozenset(
     (
         *("cell", "dataset", "architecture", "tokenizer", "conditioning", "preset", "state", "reason"),
-        *("device", "split", "setting", "recipe", "view", "git_commit", "date"),
+        *("device", "split", "setting", "recipe", "view", "git_commit", "date", "composition"),
     )
 )
 
