@@ -22,6 +22,8 @@ examples:
   python -m benchmark plan --grid all --seeds 3                what would run, how long, from which measurement
   python -m benchmark run --only architecture=dit,maskgit trainer.max_steps=6000
   python -m benchmark status --format md                       states and reasons
+  python -m benchmark leaderboard --format latex               the whole table: csv, md, json, latex or html
+  python -m benchmark report                                   one page of all results: report/index.html
 """
 
 
@@ -103,6 +105,12 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--name", default="again", metavar="N", help="of evaluations/N.json (default: again)")
     _add_command(commands, "cancel", "cancel what is left in SLURM's queue of this results folder")
     leaderboard = _add_command(commands, "leaderboard", "write leaderboard.csv and summary.csv from all records")
+    _add_command(
+        commands,
+        "report",
+        "write report/index.html: one page with tables, verdicts, curves, samples, costs, failures and commands, "
+        "which needs no network and no other file; its figures lie beside it as PNG",
+    )
     for command in ("status", "plan"):
         _add_format(commands.choices[command])
     _add_format(leaderboard)
@@ -117,7 +125,7 @@ def _add_command(commands: argparse._SubParsersAction, name: str, help_text: str
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: ./results")
     if name not in ("leaderboard", "cancel"):
         parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE", help="repeatable")
-        parser.usage = f"{parser.prog} [OPTION ...] [KEY=VALUE ...]"
+        parser.usage = f"{parser.prog} [OPTION ...]" + " [KEY=VALUE ...]" * (name != "report")
     return parser
 
 
@@ -174,6 +182,6 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
     arguments, unknown = parser.parse_known_args(tokens.options)
     if unknown:
         raise ConfigError(f"{arguments.command} knows no '{unknown[0]}'{nearest(unknown[0], options)}")
-    if tokens.overrides and arguments.command in ("leaderboard", "cancel"):
+    if tokens.overrides and arguments.command in ("leaderboard", "cancel", "report"):
         raise ConfigError(f"{arguments.command} takes no KEY=VALUE: leave {tokens.overrides[0].key} out")
     return arguments, tokens

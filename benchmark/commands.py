@@ -109,6 +109,17 @@ def leaderboard(arguments: argparse.Namespace, tokens: Tokens) -> int:
     return 0
 
 
+def report(arguments: argparse.Namespace, tokens: Tokens) -> int:
+    """Write the tables again, and the page over them."""
+    check_writable(arguments.results)
+    store, registry = Store(arguments.results), discover(arguments.plugin)
+    rows = rebuild(store)
+    from benchmark.report import write_report
+
+    _say(f"{len(rows)} records -> {write_report(store, registry, rows)}")
+    return 0
+
+
 def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Sample and judge a finished cell again; the record stays, evaluations/NAME.json is added."""
     store, registry = Store(arguments.results), discover(arguments.plugin)

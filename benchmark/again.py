@@ -1,0 +1,89 @@
+"""The command that makes a cell again on an empty machine, found by asking which keys differ from the preset's.
+
+A cell's id is a hash of its config, so that a command can be proved right: what it selects must have the same id.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmark.cell import Cell
+from benchmark.config import NAMED, ConfigError, Override
+from benchmark.grid import Choice, Composer, LeftOut, load_grid
+from benchmark.machine import Machine
+from benchmark.registry import Registry
+
+GRID = "all"  # offers every registered name on every axis
+PROGRAM = ("python", "-m", "benchmark", "run")
+RESOLVED = ("trainer.device", "trainer.precision")  # `auto` means another thing on another machine: always told
+
+
+class Commands:
+    """Commands for cells, composing the configs of a setting once for all of its seeds."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._settings: dict[str, tuple[list[str], Composer]] = {}
+
+    def command(self, cell: Cell) -> str:
+        """A line for the shell; ``run --cell ID``, which needs this results folder, where no other makes the same cell.
+
+        That is so for cells of plug-ins that are not at hand, and where presets or defaults have changed since.
+        """
+        try:
+            keys, composer = self._setting(cell)
+            proven = Cell(composer.resolve(_choice(cell))).id == cell.id
+        except (ConfigError, LeftOut, KeyError, TypeError):
+            proven = False
+        if not proven:
+            return shlex.join((*PROGRAM, "--cell", cell.id))
+        choice = _choice(cell)
+        axes = [f"{axis}={getattr(choice, axis)}" for axis in (*NAMED, "conditioning", "seed")]
+        return shlex.join((*PROGRAM, "--preset", str(cell.config["preset"]), "--only", *axes, *keys))
+
+    def _setting(self, cell: Cell) -> tuple[list[str], Composer]:
+        shared = {key: value for key, value in cell.config.items() if key != "seed"}
+        identity = json.dumps(shared, sort_keys=True)
+        if identity not in self._settings:
+            plain = self._composer(cell, ()).resolve(_choice(cell))
+            keys = _differences(plain, cell.config)
+            self._settings[identity] = keys, self._composer(cell, tuple(map(Override.parse, keys)))
+        return self._settings[identity]
+
+    def _composer(self, cell: Cell, overrides: tuple[Override, ...]) -> Composer:
+        device, bf16 = cell.config["trainer"]["device"], cell.config["trainer"]["precision"] == "bf16-mixed"
+        machine = Machine(device, int(device == "cuda"), 1, bf16)
+        return Composer(self.registry, machine, load_grid(GRID), str(cell.config["preset"]), overrides)
+
+
+def _choice(cell: Cell) -> Choice:
+    dataset = cell.config["dataset"]["name"]  # not its label, under which it settled
+    return Choice(dataset, cell.architecture, cell.tokenizer, cell.conditioning, cell.seed)
+
+
+def _differences(plain: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """``KEY=VALUE`` for every leaf of `wanted` that is another in `plain`, and for what a machine would decide."""
+    found, usual = dict(_leaves(wanted)), dict(_leaves(plain))
+    named = {kind: wanted[kind]["name"] for kind in NAMED}
+
+    def spelled(key: str) -> str:
+        section, _, rest = key.partition(".")
+        return f"{section}.{named[section]}.{rest}" if section in named else key
+
+    told = [key for key, value in found.items() if key not in usual or usual[key] != value or key in RESOLVED]
+    return [f"{spelled(key)}={_text(found[key])}" for key in told if key not in ("seed", "preset")]
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

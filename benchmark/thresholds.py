@@ -1,0 +1,114 @@
+"""Accuracy against the strict judge's thresholds, from the measurements that were kept: no image is read again.
+
+All limits are moved together by one factor: 1 is the frozen judge, 2 tolerates twice as much, 0.5 half as much. The
+frozen judge stays the only one that counts; the figure tells whether a finding hangs on where its limits were set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from benchmark.cell import Cell
+from benchmark.registry import Registry
+from datasets.factors import level
+
+FACTORS = (0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0)
+VERSIONS = ("shapes2d-1", "clips-1")  # whose limits the names below describe
+LEAST = frozenset({"contrast", "overlap_margin", "least_area", "least_way", "shape_margin"})  # to be exceeded
+LIKENESS = frozenset({"overlap", "saturation"})  # to be exceeded as well, at most 1: the distance from 1 is moved
+FIXED = frozenset({"version", "floor_level", "floor_slope", "shape_split"})  # neither a tolerance nor its inverse
+RAW = "raw_"  # prefix of measurements in judgements.parquet
+
+Curve = dict[int, list[float]]  # level -> accuracy at each of FACTORS
+
+
+class NoThresholds(ValueError):
+    """A cell's judgements cannot be redrawn; the message says why."""
+
+
+def loosened(thresholds: Any, factor: float) -> Any:
+    """Thresholds that tolerate `factor` times as much.
+
+    Raises:
+        NoThresholds: for a version whose limits are not known here.
+    """
+    if thresholds.version not in VERSIONS:
+        raise NoThresholds(f"nothing is known here of the limits of the judge {thresholds.version}")
+
+    def moved(name: str, value: float) -> float:
+        if name in LIKENESS:
+            return 1 - (1 - value) * factor
+        return value / factor if name in LEAST else value * factor
+
+    names = [field.name for field in fields(thresholds) if field.name not in FIXED]
+    return replace(thresholds, **{name: moved(name, getattr(thresholds, name)) for name in names})
+
+
+def threshold_curve(cell: Cell, judgements: Path, registry: Registry, train: tuple[str, ...]) -> Curve:
+    """Strict accuracy of each level at each of ``FACTORS``, asked for class centres.
+
+    Args:
+        judgements: the cell's ``judgements.parquet``.
+        train: the training compositions.
+
+    Raises:
+        NoThresholds: where there are no measurements, or the judge of today does not repeat the recorded verdicts.
+    """
+    import pandas as pd
+
+    if not judgements.exists():
+        raise NoThresholds("there is no judgements.parquet")
+    table = pd.read_parquet(judgements, filters=[("judge", "==", "strict"), ("mode", "==", "centre")])
+    measured = [name for name in table.columns if name.startswith(RAW)]
+    if table.empty or not measured:
+        raise NoThresholds("its judgements hold no measurements of a strict judge")
+    judge_class, space, geometry = _analytic(cell, registry)
+    limits = judge_class(space, geometry).thresholds
+    accuracies: list[dict[int, float]] = []
+    for factor in FACTORS:
+        judge = judge_class(space, geometry, loosened(limits, factor))
+        right = _right(judge, table, measured, space)
+        if factor == 1.0 and right != table["all_correct"].tolist():
+            raise NoThresholds("the judge of today does not repeat its verdicts")
+        accuracies.append(_by_level(right, table["composition"].tolist(), train))
+    return {number: [each[number] for each in accuracies] for number in accuracies[0]}
+
+
+def _analytic(cell: Cell, registry: Registry) -> tuple[Any, Any, Any]:
+    """The class of a cell's strict judge, the factors and the geometry that it takes."""
+    from benchmark.config import instantiate
+    from probes.judges import STRICT_JUDGES
+
+    entry = registry.entry("dataset", cell.config["dataset"]["name"])
+    dataset_class: Any = entry.load()
+    values = {key: value for key, value in cell.config["dataset"].items() if key != "name"}
+    data = dataset_class(instantiate(dataset_class.config_class, values), 0, Path())
+    if data.strict_judge not in STRICT_JUDGES:
+        raise NoThresholds("its strict judge measures no geometry")
+    return STRICT_JUDGES[data.strict_judge], data.space.controlled, data.judge_geometry()
+
+
+def _right(judge: Any, table: Any, measured: list[str], space: Any) -> list[bool]:
+    """Which samples the judge finds right in every factor, from their measurements."""
+    import torch
+
+    from probes.judgement import correct
+
+    raw = {name.removeprefix(RAW): torch.from_numpy(table[name].to_numpy(copy=True)) for name in measured}
+    wanted = torch.tensor([space.class_indices(composition) for composition in table["composition"]])
+    # The half of `judge` that follows the measuring. A public name would change the judges' files, and with them the
+    # fingerprint of every record.
+    return correct(judge._decide(raw), wanted).all(1).tolist()
+
+
+def _by_level(right: list[bool], compositions: list[str], train: tuple[str, ...]) -> dict[int, float]:
+    """Mean over the compositions of a level of the share that is right."""
+    shares: dict[str, list[bool]] = {}
+    for composition, hit in zip(compositions, right, strict=True):
+        shares.setdefault(composition, []).append(hit)
+    levels: dict[int, list[float]] = {}
+    for composition, hits in shares.items():
+        levels.setdefault(level(composition, train), []).append(sum(hits) / len(hits))
+    return {number: sum(each) / len(each) for number, each in sorted(levels.items())}
