@@ -61,7 +61,8 @@ class Commands:
 
 def _choice(cell: Cell) -> Choice:
     dataset = cell.config["dataset"]["name"]  # not its label, under which it settled
-    return Choice(dataset, cell.architecture, cell.tokenizer, cell.conditioning, cell.seed)
+    conditioning = cell.conditioning.replace("labels", "full")  # what a dataset without values makes of it
+    return Choice(dataset, cell.architecture, cell.tokenizer, conditioning, cell.seed)
 
 
 def _differences(plain: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ from benchmark.schema import Schema
 from benchmark.states import state_of
 from benchmark.store import Store
 from benchmark.tables import Row
-from benchmark.thresholds import Curve, NoThresholds, threshold_curve
+from benchmark.thresholds import Curve, NoThresholds, Redrawer
 from datasets.factors import level
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class _Writer:
         self.commands = Commands(registry)
 
     def chapter(self, dataset: str, rows: Sequence[Row], unfinished: Sequence[Row]) -> Chapter:
-        slug = re.sub(r"[^A-Za-z0-9-]+", "-", dataset)
+        slug = re.sub(r"[^\w-]+", "-", dataset)
         states = [str(row.get("state")) for row in (*rows, *unfinished)]
         counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         chapter = Chapter(dataset, slug, counted)
@@ -122,7 +122,7 @@ class _Writer:
             about = f"{chapter.dataset}: strict accuracy of levels 0, 1 and 2 against steps, target tokens and FLOPs"
             chapter.costs = self._figure(chapter, "costs", cost_figure(groups, curves), about)
         for place, (title, cells) in enumerate(groups):
-            if any(curves[row["cell"]] for row in cells):
+            if any(curves[row["cell"]] for row in cells) and composition_levels(cells[0]):
                 picture = self._composition_curves(chapter, place, title, cells, curves)
                 chapter.curves.append((title, picture))
             chapter.samples.append(self._samples(title, cells))
@@ -164,13 +164,14 @@ class _Writer:
     def _thresholds(self, chapter: Chapter, groups: Sequence[Group]) -> None:
         redrawn: dict[str, Curve] = {}
         reasons: dict[str, list[str]] = {}
+        redrawer = Redrawer(self.registry)
         for _, cells in groups:
             for row in cells:
                 if row["state"] == "ok":
                     judgements = self.store.cell(row["cell"]).folder / "judgements.parquet"
                     try:
                         cell = Cell.read(self.store.cell(row["cell"]).config)
-                        redrawn[row["cell"]] = threshold_curve(cell, judgements, self.registry, train_of(row))
+                        redrawn[row["cell"]] = redrawer.curve(cell, judgements, train_of(row))
                     except (NoThresholds, ConfigError) as error:
                         reasons.setdefault(str(error).rstrip("."), []).append(row["cell"])
         chapter.no_thresholds = [f"{', '.join(cells)}: {reason}." for reason, cells in reasons.items()]

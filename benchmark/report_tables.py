@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,16 @@ def rejection_table(cells: Sequence[Row], judgements: Iterable[Path], train: tup
 
     names = ["composition", "accepted", "reason", "all_correct"]
     wanted = [("judge", "==", "strict"), ("mode", "==", "centre")]
-    tables = [pd.read_parquet(path, columns=names, filters=wanted) for path in judgements if path.exists()]
+    tables = []
+    for path in judgements:
+        with suppress(OSError, ValueError):  # missing or damaged: the caption tells how many there are
+            tables.append(pd.read_parquet(path, columns=names, filters=wanted))
     samples = pd.concat(tables) if tables else pd.DataFrame(columns=names)
     if samples.empty or not train:
         return None
     samples["level"] = [level(composition, train) for composition in samples["composition"]]
     wrong = samples["accepted"].astype(bool) & ~samples["all_correct"].astype(bool)
-    samples["why"] = samples["reason"].astype(str).where(~wrong, WRONG)
+    samples["why"] = samples["reason"].fillna("").where(~wrong, WRONG)
     totals = samples["level"].value_counts().sort_index()
     counts = samples[samples["why"] != ""].groupby(["why", "level"]).size()
     heads = [(word, False) for word in ("reason", *(f"level {number}" for number in totals.index))]

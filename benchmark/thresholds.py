@@ -6,11 +6,13 @@ frozen judge stays the only one that counts; the figure tells whether a finding 
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from benchmark.cell import Cell
+from benchmark.config import instantiate
 from benchmark.registry import Registry
 from datasets.factors import level
 
@@ -46,58 +48,81 @@ def loosened(thresholds: Any, factor: float) -> Any:
     return replace(thresholds, **{name: moved(name, getattr(thresholds, name)) for name in names})
 
 
-def threshold_curve(cell: Cell, judgements: Path, registry: Registry, train: tuple[str, ...]) -> Curve:
-    """Strict accuracy of each level at each of ``FACTORS``, asked for class centres.
+class Redrawer:
+    """Redraws cells, building the judges of a dataset once."""
 
-    Args:
-        judgements: the cell's ``judgements.parquet``.
-        train: the training compositions.
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._judges: dict[str, list[Any]] = {}  # dataset's config -> a judge for each of FACTORS
 
-    Raises:
-        NoThresholds: where there are no measurements, or the judge of today does not repeat the recorded verdicts.
-    """
+    def curve(self, cell: Cell, judgements: Path, train: tuple[str, ...]) -> Curve:
+        """Strict accuracy of each level at each of ``FACTORS``, asked for class centres.
+
+        Args:
+            judgements: the cell's ``judgements.parquet``.
+            train: the training compositions.
+
+        Raises:
+            NoThresholds: where there are no measurements, or the judge of today does not repeat the recorded verdicts.
+        """
+        table = _strict_rows(judgements)
+        accuracies: list[dict[int, float]] = []
+        for factor, judge in zip(FACTORS, self.judges(cell), strict=True):
+            right = _right(judge, table)
+            if factor == 1.0 and right != table["all_correct"].tolist():
+                raise NoThresholds("the judge of today does not repeat its verdicts")
+            accuracies.append(_by_level(right, table["composition"].tolist(), train))
+        return {number: [each[number] for each in accuracies] for number in accuracies[0]}
+
+    def judges(self, cell: Cell) -> list[Any]:
+        """The strict judge of a cell's dataset, once for each of ``FACTORS``.
+
+        Raises:
+            NoThresholds: where it is none that measures.
+        """
+        key = json.dumps(cell.config["dataset"], sort_keys=True)
+        if key not in self._judges:
+            judge_class, space, geometry = self._analytic(cell)
+            limits = judge_class(space, geometry).thresholds
+            self._judges[key] = [judge_class(space, geometry, loosened(limits, factor)) for factor in FACTORS]
+        return self._judges[key]
+
+    def _analytic(self, cell: Cell) -> tuple[Any, Any, Any]:
+        """The class of a cell's strict judge, the factors and the geometry that it takes."""
+        from probes.judges import STRICT_JUDGES
+
+        dataset_class: Any = self.registry.entry("dataset", cell.config["dataset"]["name"]).load()
+        values = {key: value for key, value in cell.config["dataset"].items() if key != "name"}
+        data = dataset_class(instantiate(dataset_class.config_class, values), 0, Path())
+        if data.strict_judge not in STRICT_JUDGES:
+            raise NoThresholds("its strict judge measures no geometry")
+        return STRICT_JUDGES[data.strict_judge], data.space.controlled, data.judge_geometry()
+
+
+def _strict_rows(judgements: Path) -> Any:
+    """What the strict judge said and measured of samples asked for class centres, a data frame."""
     import pandas as pd
 
     if not judgements.exists():
         raise NoThresholds("there is no judgements.parquet")
-    table = pd.read_parquet(judgements, filters=[("judge", "==", "strict"), ("mode", "==", "centre")])
-    measured = [name for name in table.columns if name.startswith(RAW)]
-    if table.empty or not measured:
+    try:
+        table = pd.read_parquet(judgements, filters=[("judge", "==", "strict"), ("mode", "==", "centre")])
+    except ValueError as error:
+        raise NoThresholds("its judgements.parquet cannot be read") from error
+    if table.empty or not any(name.startswith(RAW) for name in table.columns):
         raise NoThresholds("its judgements hold no measurements of a strict judge")
-    judge_class, space, geometry = _analytic(cell, registry)
-    limits = judge_class(space, geometry).thresholds
-    accuracies: list[dict[int, float]] = []
-    for factor in FACTORS:
-        judge = judge_class(space, geometry, loosened(limits, factor))
-        right = _right(judge, table, measured, space)
-        if factor == 1.0 and right != table["all_correct"].tolist():
-            raise NoThresholds("the judge of today does not repeat its verdicts")
-        accuracies.append(_by_level(right, table["composition"].tolist(), train))
-    return {number: [each[number] for each in accuracies] for number in accuracies[0]}
+    return table
 
 
-def _analytic(cell: Cell, registry: Registry) -> tuple[Any, Any, Any]:
-    """The class of a cell's strict judge, the factors and the geometry that it takes."""
-    from benchmark.config import instantiate
-    from probes.judges import STRICT_JUDGES
-
-    entry = registry.entry("dataset", cell.config["dataset"]["name"])
-    dataset_class: Any = entry.load()
-    values = {key: value for key, value in cell.config["dataset"].items() if key != "name"}
-    data = dataset_class(instantiate(dataset_class.config_class, values), 0, Path())
-    if data.strict_judge not in STRICT_JUDGES:
-        raise NoThresholds("its strict judge measures no geometry")
-    return STRICT_JUDGES[data.strict_judge], data.space.controlled, data.judge_geometry()
-
-
-def _right(judge: Any, table: Any, measured: list[str], space: Any) -> list[bool]:
+def _right(judge: Any, table: Any) -> list[bool]:
     """Which samples the judge finds right in every factor, from their measurements."""
     import torch
 
     from probes.judgement import correct
 
+    measured = [name for name in table.columns if name.startswith(RAW)]
     raw = {name.removeprefix(RAW): torch.from_numpy(table[name].to_numpy(copy=True)) for name in measured}
-    wanted = torch.tensor([space.class_indices(composition) for composition in table["composition"]])
+    wanted = torch.tensor([judge.space.class_indices(composition) for composition in table["composition"]])
     # The half of `judge` that follows the measuring. A public name would change the judges' files, and with them the
     # fingerprint of every record.
     return correct(judge._decide(raw), wanted).all(1).tolist()

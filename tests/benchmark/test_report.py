@@ -1,5 +1,6 @@
 """The page of a results folder: that it has every part, escapes what it is given, and asks nothing of anything else."""
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,12 @@ class Page(HTMLParser):
 def record(architecture: str = "dit", seed: int = 0, dataset: str = "shapes2d", **top: Any) -> dict[str, Any]:
     shares = {f"{judge}level{number}": 1 - number * 0.2 for judge in ("", "strict_", "real_") for number in range(3)}
     shares |= {f"{judge}comp_{c}": 0.5 for judge in ("", "strict_") for c in COMPOSITIONS}
-    row = {"dataset": dataset, "architecture": architecture, "tokenizer": "vq", "conditioning": "full", "seed": seed}
-    row |= {"preset": "laptop", "steps": 20, "split": ",".join(TRAIN), "minutes": 1.5, "target_tokens": 1e6, "flops": 1e12}
+    row: dict[str, Any] = {"flops": 1e12}
+    row |= {"dataset": dataset, "architecture": architecture, "tokenizer": "vq", "conditioning": "full", "seed": seed}
+    row |= {"preset": "laptop", "steps": 20, "split": ",".join(TRAIN), "minutes": 1.5, "target_tokens": 1e6}
     name = f"{dataset}-{architecture}-vq-full-s{seed}-abcd"
-    return {"cell": name, "state": "ok", "reason": "", "setting": f"{dataset}-{architecture}", "row": row | shares, **top}
+    top = {"state": "ok", "reason": "", "setting": f"{dataset}-{architecture}"} | top
+    return {"cell": name, "row": row | shares, **top}
 
 
 def write(results: Path, *records: dict[str, Any]) -> None:
@@ -116,9 +119,7 @@ def page(results: Path) -> Page:
 
 
 def test_every_dataset_has_every_part_of_its_own(page: Page) -> None:
-    assert {f"{dataset}-{part}" for dataset in ("shapes2d", "clevrer_kubric") for part in PARTS} <= {
-        each.replace("clevrer-kubric", "clevrer_kubric") for each in page.ids
-    }
+    assert {f"{dataset}-{part}" for dataset in ("shapes2d", "clevrer_kubric") for part in PARTS} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
     inside = [address[1:] for address in page.all("a", "href") if address.startswith("#")]
     assert inside and set(inside) <= set(page.ids)
@@ -130,7 +131,8 @@ def test_nothing_is_loaded_and_only_papers_are_linked_outside(page: Page) -> Non
     outside = {address for address in page.all("a", "href") if "//" in address}
     assert outside == set(PAPERS.values())
     assert "default-src 'none'" in page.text and "@import" not in page.text
-    assert page.text.count("http") - page.text.count("http-equiv") == len(PAPERS)
+    without_pictures = re.sub(r'"data:[^"]*"', "", page.text)  # letters of a picture may spell anything
+    assert without_pictures.count("http") - without_pictures.count("http-equiv") == len(PAPERS)
 
 
 def test_what_it_is_given_is_escaped(page: Page) -> None:

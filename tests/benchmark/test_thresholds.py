@@ -11,7 +11,7 @@ from benchmark.machine import Machine
 from benchmark.plan import plan_grid
 from benchmark.registry import Registry, discover
 from benchmark.store import Store
-from benchmark.thresholds import FACTORS, RAW, NoThresholds, _analytic, loosened, threshold_curve
+from benchmark.thresholds import FACTORS, RAW, NoThresholds, Redrawer, loosened
 from probes.judgement import correct
 from probes.strict import Thresholds, render
 
@@ -24,18 +24,22 @@ def registry() -> Registry:
 
 
 @pytest.fixture(scope="module")
+def redrawer(registry: Registry) -> Redrawer:
+    return Redrawer(registry)
+
+
+@pytest.fixture(scope="module")
 def cell(registry: Registry) -> Cell:
     only = ["dataset=shapes2d", "architecture=dit"]
     (cell,) = plan_grid(Store("nowhere"), registry, Machine("cpu", 0, 2, False), "all", "laptop", only).cells.values()
     return cell
 
 
-def write_judgements(cell: Cell, registry: Registry, path: Path) -> pd.DataFrame:
+def write_judgements(cell: Cell, redrawer: Redrawer, path: Path) -> pd.DataFrame:
     """Circles and triangles of radii from one class to the other, judged as at the end of a run."""
-    judge_class, space, geometry = _analytic(cell, registry)
-    judge, rows = judge_class(space, geometry), []
-    for composition in space.compositions:
-        shape, colour, size = space.class_indices(composition)
+    judge, rows = redrawer.judges(cell)[FACTORS.index(1.0)], []
+    for composition in judge.space.compositions:
+        shape, colour, size = judge.space.class_indices(composition)
         radii = torch.linspace(float(judge.radii[size]), float(judge.radii.mean()), 12)
         middle = torch.full_like(radii, judge.geometry.resolution / 2)
         cover = render(judge.shapes[shape], radii, middle, middle, judge.geometry.resolution, judge.geometry.edge_width)
@@ -51,9 +55,9 @@ def write_judgements(cell: Cell, registry: Registry, path: Path) -> pd.DataFrame
     return table
 
 
-def test_the_frozen_judge_is_among_them_and_tolerance_only_adds(cell: Cell, registry: Registry, tmp_path: Path) -> None:
-    table = write_judgements(cell, registry, tmp_path / "judgements.parquet")
-    curve = threshold_curve(cell, tmp_path / "judgements.parquet", registry, TRAIN)
+def test_the_frozen_judge_is_among_them_and_tolerance_only_adds(cell: Cell, redrawer: Redrawer, tmp_path: Path) -> None:
+    table = write_judgements(cell, redrawer, tmp_path / "judgements.parquet")
+    curve = redrawer.curve(cell, tmp_path / "judgements.parquet", TRAIN)
     frozen = FACTORS.index(1.0)
     recorded = table[table["composition"] == "111"]["all_correct"].mean()
     assert 0 < recorded < 1
@@ -62,18 +66,21 @@ def test_the_frozen_judge_is_among_them_and_tolerance_only_adds(cell: Cell, regi
         assert shares == sorted(shares) and shares[0] < shares[frozen] < shares[-1]
 
 
-def test_verdicts_of_another_judge_are_not_redrawn(cell: Cell, registry: Registry, tmp_path: Path) -> None:
+def test_verdicts_of_another_judge_are_not_redrawn(cell: Cell, redrawer: Redrawer, tmp_path: Path) -> None:
     path = tmp_path / "judgements.parquet"
-    table = write_judgements(cell, registry, path)
+    table = write_judgements(cell, redrawer, path)
     table.loc[0, "all_correct"] = not table.loc[0, "all_correct"]
     table.to_parquet(path)
     with pytest.raises(NoThresholds, match="does not repeat"):
-        threshold_curve(cell, path, registry, TRAIN)
+        redrawer.curve(cell, path, TRAIN)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(NoThresholds, match="cannot be read"):
+        redrawer.curve(cell, path, TRAIN)
     table.drop(columns=[name for name in table if name.startswith(RAW)]).to_parquet(path)
     with pytest.raises(NoThresholds, match="no measurements"):
-        threshold_curve(cell, path, registry, TRAIN)
-    with pytest.raises(NoThresholds, match="no judgements.parquet"):
-        threshold_curve(cell, tmp_path / "missing.parquet", registry, TRAIN)
+        redrawer.curve(cell, path, TRAIN)
+    with pytest.raises(NoThresholds, match=r"no judgements\.parquet"):
+        redrawer.curve(cell, tmp_path / "missing.parquet", TRAIN)
 
 
 def test_limits_move_in_the_direction_of_tolerance() -> None:
