@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ROOM = 6 * 2**20  # bytes that embedded samples may take in a page; what comes after is linked
 WIDEST = 1100  # px; more than a page shows
-COLOURS = 128  # of a figure's palette: lines on white need no more
+DPI = 144  # of figures: twice what a page shows
 QUALITY = 80  # of WebP: labels in the pictures stay readable
 
 
@@ -43,11 +43,11 @@ class Pictures:
         from PIL import Image
 
         drawn = io.BytesIO()
-        figure.savefig(drawn, dpi=160, format="png")
+        figure.savefig(drawn, dpi=DPI, format="png")
         image = Image.open(drawn).convert("RGB")
         path = self.folder / name
         with replacing(path) as aside:
-            image.quantize(COLOURS, dither=Image.Dither.NONE).save(aside, "PNG", optimize=True)
+            image.save(aside, "PNG", optimize=True)
         self._written.add(path)
         return Picture(_data(path.read_bytes(), "png"), text, *image.size, path)
 

@@ -33,7 +33,7 @@ def composition_figure(cells: Sequence[Row], curves: Curves, levels: Levels, nam
     """
     columns = min(4, len(levels))
     lines = math.ceil(len(levels) / columns)
-    figure = new_figure(2.15 * columns + 0.4, 1.75 * lines + 0.7)
+    figure = new_figure(2.15 * columns + 0.4, 1.85 * lines + 0.7)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     steps = [row["step"] for cell in cells for row in curves[cell["cell"]] if row["step"] > 0] or [1]
     published = _published(cells[0])
@@ -78,7 +78,8 @@ def cost_figure(groups: Sequence[Group], curves: Curves) -> Figure:
         for panel, (column, label) in zip(row_of_panels, COSTS.items(), strict=True):
             for place, (_, cells) in enumerate(groups):
                 _draw_cost(panel, cells, curves, column, f"strict_level{level}", _look(place))
-            panel.set(xscale="log", ylim=(-0.03, 1.03))
+            panel.set_ylim(-0.03, 1.03)
+            _log_steps(panel, *_reach(groups, curves, column))
             if level == 2:
                 panel.set_xlabel(f"{label} (log)")
         row_of_panels[0].set_ylabel(LEVELS[level], color=INKS[level])
@@ -138,6 +139,31 @@ def _draw_cost(
         steps, shares = mean_curve([curves[cell["cell"]] for cell in good], measure)
         scale = math.fsum(cell[column] / cell["steps"] for cell in good) / len(good)
         panel.plot([step * scale for step in steps], shares, lw=2, ms=3.5, **look)
+
+
+def _reach(groups: Sequence[Group], curves: Curves, column: str) -> tuple[float, float]:
+    """From the first point of any curve to the last one, in steps, tokens or FLOPs."""
+    reached = [
+        row["step"] * cell[column] / cell["steps"]
+        for _, cells in groups
+        for cell in cells
+        if is_number(cell.get(column)) and cell.get("steps")
+        for row in curves[cell["cell"]]
+        if row["step"] > 0
+    ]
+    return min(reached, default=1.0), max(reached, default=1.0)
+
+
+def _log_steps(panel: Axes, low: float, high: float) -> None:
+    """A logarithmic axis from `low` to `high` with few, short labels: 500, 1k, 2k."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panel.xaxis.set_minor_locator(NullLocator())
+    if low < high:
+        panel.set_xlim(0.95 * low, 1.05 * high)
 
 
 def _look(place: int) -> dict[str, Any]:
