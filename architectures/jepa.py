@@ -2,6 +2,7 @@
 
 Farid et al. 2025, figure 5: the loss is MaskGIT's plus a weight times the error of predicted states at masked
 positions. The target network is an exponential average of the model itself, as in I-JEPA (Assran et al. 2023).
+The other values of ``target`` are controls: each takes one thing away from that.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from torch import Tensor, nn
 from architectures.averages import decay_for_half_life
 from architectures.base import Context, architecture
 from architectures.conditioning import Condition, mlp
+from architectures.jepa_controls import partners_within, second_mask_share
 from architectures.maskgit import MaskGIT, MaskGITConfig
 from architectures.masking import masked_mean, sample_mask
+
+TARGETS = ("average", "shuffled", "frozen", "codebook", "none")
+PREDICTORS = ("mlp", "linear")
 
 
 @dataclass
@@ -26,6 +31,14 @@ class MaskGITJEPAConfig(MaskGITConfig):
     weight: float = 0.6  # of the state-prediction loss; paper A, section on JEPA
     layers: tuple[int, ...] = (7, 9, 11)  # 0-based blocks whose outputs are predicted; paper A, table 2, of 12 blocks
     half_life: float = 0.02  # of the target's average, as a share of the run; at most .05, or it stays random for long
+    predictor: str = "mlp"  # mlp: two layers | linear: one; "lightweight" is all that paper A says of it
+    # What is predicted at masked positions:
+    # average: states of the model's average that sees all codes (paper A)
+    # shuffled: those of another sample of the same composition: is it the sample's own content that helps?
+    # frozen: those of the initial network, which never moves: does it have to be learned?
+    # codebook: the sample's codebook vectors, from the last block: does any continuous target do?
+    # none: no second loss; the extra operations go into second masks of MaskGIT's own: is it the compute?
+    target: str = "average"
 
     def validate(self) -> None:
         """Raise ValueError for values outside their ranges."""
@@ -34,14 +47,17 @@ class MaskGITJEPAConfig(MaskGITConfig):
             raise ValueError(f"architecture.weight={self.weight} must be at least 0")
         if not 0 < self.half_life <= 0.05:
             raise ValueError(f"architecture.half_life={self.half_life} must lie in (0, .05]")
+        for key, known in (("predictor", PREDICTORS), ("target", TARGETS)):
+            if getattr(self, key) not in known:
+                raise ValueError(f"architecture.{key}={getattr(self, key)} is unknown; use one of {', '.join(known)}")
 
 
 @architecture("maskgit-jepa", MaskGITJEPAConfig)
 class MaskGITJEPA(MaskGIT):
     """MaskGIT with a state-prediction loss; sampling is MaskGIT's, with MaskGIT's weights only.
 
-    ``jepa_target`` is a whole MaskGIT: float32, in eval mode, without gradients, in the checkpoint. The predictors are
-    trained but neither averaged nor sampled.
+    ``jepa_target`` is a whole MaskGIT: float32, in eval mode, without gradients, in the checkpoint; there is none where
+    no states are predicted. The predictors are trained but neither averaged nor sampled.
 
     Raises:
         ValueError: if a layer is no block of the trunk.
@@ -54,28 +70,36 @@ class MaskGITJEPA(MaskGIT):
         width, depth = context.trunk.width, context.trunk.depth
         if not config.layers or not set(config.layers) <= set(range(depth)):
             raise ValueError(f"architecture.layers={list(config.layers)} must name blocks from 0 to {depth - 1}")
-        self.layers = tuple(sorted(set(config.layers)))
+        self.layers = (depth - 1,) if config.target == "codebook" else tuple(sorted(set(config.layers)))
         self.target_decay = decay_for_half_life(config.half_life * context.max_steps)
-        target = MaskGIT(config, context)
-        target.load_state_dict(self.state_dict())
-        self.jepa_target = target.requires_grad_(False).eval()
-        self.predictors = nn.ModuleList(mlp(width, width) for _ in self.layers)
+        self.jepa_target: MaskGIT | None = None
+        if config.target in ("average", "shuffled", "frozen"):
+            target = MaskGIT(config, context)
+            target.load_state_dict(self.state_dict())
+            self.jepa_target = target.requires_grad_(False).eval()
+        outputs = self.codebook.shape[1] if config.target == "codebook" else width
+        predicted = () if config.target == "none" else self.layers
+        self.predictors = nn.ModuleList(predictor(config.predictor, width, outputs) for _ in predicted)
 
     def train(self, mode: bool = True) -> MaskGITJEPA:
         super().train(mode)
-        self.jepa_target.eval()
+        if self.jepa_target is not None:
+            self.jepa_target.eval()
         return self
 
     def compile_networks(self) -> None:
         super().compile_networks()
-        self.jepa_target.compile_networks()
+        if self.jepa_target is not None:
+            self.jepa_target.compile_networks()
 
     def training_loss(
         self, latents: Tensor, condition: Condition, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.config.target == "none":
+            return self.masked_twice_loss(latents, condition, generator)
         batch, tokens = latents.shape[:2]
         mask = sample_mask(batch, tokens, self.context.masking, generator)  # (B, N)
-        targets = self.target_states(latents, condition)
+        targets = self.targets(latents, condition, generator)
         hidden, kept = self.states(latents, mask, condition, self.layers)
         code_loss, logs = self.code_loss(hidden, latents, mask)
         predicted = [predict(states) for predict, states in zip(self.predictors, kept, strict=True)]
@@ -83,12 +107,49 @@ class MaskGITJEPA(MaskGIT):
         logs |= {"jepa": jepa_loss.detach(), **collapse_monitors(jepa_loss.detach(), targets)}
         return code_loss + self.config.weight * jepa_loss, logs
 
+    def targets(self, codes: Tensor, condition: Condition, generator: torch.Generator) -> list[Tensor]:
+        """What is predicted of each layer, (B, N, D) float32, or (B, N, C) for codebook vectors."""
+        if self.config.target == "codebook":
+            return [self.codebook[codes].float()]
+        states = self.target_states(codes, condition)
+        if self.config.target == "shuffled":
+            partners = partners_within(condition.classes, generator)
+            return [layer[partners] for layer in states]
+        return states
+
     @torch.no_grad()
     def target_states(self, codes: Tensor, condition: Condition) -> list[Tensor]:
         """Normalised states (B, N, D) of the target at each layer, seeing all codes and the same condition."""
+        assert self.jepa_target is not None
         nothing_hidden = torch.zeros_like(codes, dtype=torch.bool)
         _, kept = self.jepa_target.states(codes, nothing_hidden, condition, self.layers)
         return [normalise(states) for states in kept]
+
+    @property
+    def second_share(self) -> float:
+        """Share of a batch that ``target: none`` masks a second time."""
+        trunk = self.context.trunk
+        count, kind = len(self.layers), self.config.predictor
+        return second_mask_share(self.trunk, self.head, self.context.tokens, trunk, count, kind)
+
+    def target_share(self) -> float:
+        return super().target_share() * (1 + self.second_share if self.config.target == "none" else 1)
+
+    def masked_twice_loss(
+        self, codes: Tensor, condition: Condition, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """MaskGIT's loss, for which so many samples are masked a second time as cost what the state loss would."""
+        batch, tokens = codes.shape
+        masking = self.context.masking
+        share = self.second_share
+        mask, second = (sample_mask(batch, tokens, masking, generator) for _ in range(2))  # (B, N) each
+        # Evenly over the batch: its rows may come in some order.
+        again = (torch.arange(round(share * batch), device=codes.device) / share).long()
+        rows = torch.cat([torch.arange(batch, device=codes.device), again])
+        told = Condition(condition.classes[rows], condition.values[rows], condition.present[rows])
+        mask = torch.cat([mask, second[again]])
+        hidden, _ = self.states(codes[rows], mask, told)
+        return self.code_loss(hidden, codes[rows], mask)
 
     def averaged_parameters(self) -> dict[str, nn.Parameter]:
         parameters = super().averaged_parameters()
@@ -100,10 +161,22 @@ class MaskGITJEPA(MaskGIT):
 
     @torch.no_grad()
     def update_target(self) -> None:
-        """Move the target by ``1 - decay`` towards the model."""
+        """Move the target by ``1 - decay`` towards the model; a frozen one stays."""
+        if self.jepa_target is None or self.config.target == "frozen":
+            return
         current = dict(self.named_parameters())
         names, targets = zip(*self.jepa_target.named_parameters(), strict=True)
         torch._foreach_lerp_(targets, [current[name].detach() for name in names], 1 - self.target_decay)
+
+
+def predictor(kind: str, inputs: int, outputs: int) -> nn.Module:
+    """From a block's output to its target, token by token."""
+    if kind == "linear":
+        return nn.Linear(inputs, outputs)
+    network = mlp(inputs, inputs)
+    if outputs != inputs:
+        network[-1] = nn.Linear(inputs, outputs)
+    return network
 
 
 def normalise(states: Tensor) -> Tensor:

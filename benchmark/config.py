@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).resolve().parent / "configs"
 COMMAND_LINE = "command line"
 NOT_HASHED = ("slurm", "paths", "jobs")  # where and how many at once: they change no bit of the result
+# Keys that came later, each with the value that means what was done before: ids of cells do not tell of it.
+LATER: Mapping[str, Mapping[str, Any]] = {
+    "trainer": {"devices": 1, "nodes": 1},
+    "architecture": {"predictor": "mlp", "target": "average"},  # of maskgit-jepa
+}
 # Places of files: what they hold, a config's `settle` tells.
 WHERE = (("dataset", "root"), ("probe", "weights"), ("evaluation", "inception"))
 RECIPES = ("controlled", "native")
@@ -203,14 +208,15 @@ def stable_hash(values: Any, length: int = 8) -> str:
 def hashed_part(config: Mapping[str, Any]) -> dict[str, Any]:
     """What can change the result: not where and how it is made, nor where files lie.
 
-    One device is what is meant where nothing is said of devices: ids of cells do not tell of it.
+    A key that came later (``LATER``) is left out where it says what was meant without it, so that ids stay.
     """
     part = {key: value for key, value in config.items() if key not in NOT_HASHED}
     for section, place in WHERE:
         if section in part:
             part[section] = {key: value for key, value in part[section].items() if key != place}
-    if "trainer" in part:
-        part["trainer"] = {k: v for k, v in part["trainer"].items() if k not in ("devices", "nodes") or v != 1}
+    for section, before in LATER.items():
+        if section in part:
+            part[section] = {k: v for k, v in part[section].items() if k not in before or v != before[k]}
     return part
 
 

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from architectures.jepa import MaskGITJEPA, MaskGITJEPAConfig, collapse_monitors, normalise, state_loss
+from architectures.jepa_controls import partners_within
 from architectures.maskgit import MaskGIT, MaskGITConfig
 from architectures.masking import sample_mask
 
@@ -198,3 +200,100 @@ def test_wrong_settings_are_refused(context):
         build(context(), half_life=0.1)
     with pytest.raises(ValueError, match="weight"):
         build(context(), weight=-1.0)
+    with pytest.raises(ValueError, match="target=states is unknown"):
+        MaskGITJEPAConfig(target="states").validate()
+    with pytest.raises(ValueError, match="predictor=mlpp is unknown"):
+        MaskGITJEPAConfig(predictor="mlpp").validate()
+
+
+# Controls ------------------------------------------------------------------------------------------
+
+
+def test_partners_are_others_of_the_same_composition(conditions, seeded):
+    classes = torch.cat([conditions(24).classes, torch.tensor([[2, 2, 2]])])  # the last has its composition for itself
+    partners = partners_within(classes, seeded())
+    assert torch.equal(classes[partners], classes)
+    assert torch.equal(partners.sort().values, torch.arange(25))
+    assert (partners[:24] != torch.arange(24)).all() and partners[24] == 24
+    assert torch.equal(partners, partners_within(classes, seeded()))
+    assert not torch.equal(partners, partners_within(classes, seeded(1)))
+
+
+def test_shuffled_targets_are_states_of_partners(context, conditions, perturb, seeded):
+    model = perturb(build(context(), target="shuffled"))
+    codes, condition = some_codes(16), conditions(16)
+    own = model.target_states(codes, condition)
+    partners = partners_within(condition.classes, seeded())
+    for layer, shuffled in zip(own, model.targets(codes, condition, seeded()), strict=True):
+        assert torch.equal(shuffled, layer[partners]) and not torch.allclose(shuffled, layer)
+
+
+def test_a_frozen_target_stays_while_the_model_learns(context, conditions, train):
+    model = build(context(), target="frozen")
+    before = {name: value.clone() for name, value in model.jepa_target.state_dict().items()}
+    start = model.head.weight.detach().clone()
+    train(model, some_codes(), conditions(8), steps=3)
+    assert all(torch.equal(value, before[name]) for name, value in model.jepa_target.state_dict().items())
+    assert not torch.equal(model.head.weight, start)
+
+
+def test_codebook_targets_are_clean_vectors_from_the_last_block(context, conditions, perturb, seeded):
+    model = perturb(build(context(), target="codebook", layers=(0,), weight=0.6))
+    codes, condition = some_codes(), conditions(8)
+    assert model.layers == (1,) and model.jepa_target is None
+    mask = sample_mask(8, 6, model.context.masking, seeded())
+    hidden, (last,) = model.states(codes, mask, condition, (1,))
+    error = (model.predictors[0](last) - model.context.codebook[codes]).square().mean(-1)  # (B, N)
+    expected = torch.stack([row[masked].mean() for row, masked in zip(error, mask, strict=True)]).mean()
+    loss, logs = model.training_loss(codes, condition, seeded())
+    torch.testing.assert_close(logs["jepa"], expected)
+    torch.testing.assert_close(loss, model.code_loss(hidden, codes, mask)[0] + 0.6 * expected)
+
+
+@pytest.mark.parametrize("shape", [{"layers": (0, 1)}, {"layers": (1,), "predictor": "linear"}])
+def test_second_masks_cost_what_the_state_loss_costs(context, conditions, seeded, shape):
+    """The same operations, to a hundredth: the batch is large so that rounding to whole samples does not matter."""
+
+    def flops(target):
+        model = build(context(), target=target, **shape)
+        with FlopCounterMode(display=False) as counter:
+            model.training_loss(some_codes(256), conditions(256), seeded())[0].backward()
+        return counter.get_total_flops()
+
+    assert flops("none") == pytest.approx(flops("average"), rel=0.01)
+
+
+def test_second_masks_are_maskgits_own_loss_over_more_masks(context, conditions, perturb, seeded):
+    model = perturb(build(context(), target="none"))
+    assert model.jepa_target is None and not list(model.predictors.parameters())
+    codes, condition, generator = some_codes(), conditions(8), seeded()
+    masks = [sample_mask(8, 6, model.context.masking, generator) for _ in range(2)]
+    extra = round(8 * model.second_share)
+    again = [int(index / model.second_share) for index in range(extra)]
+    assert 1 < extra < 8 and len(set(again)) == extra and max(again) < 8
+    losses = []
+    for row, mask in [*enumerate(masks[0]), *((row, masks[1][row]) for row in again)]:
+        one = type(condition)(*(part[row : row + 1] for part in vars(condition).values()))
+        hidden, _ = model.states(codes[row : row + 1], mask[None], one)
+        losses.append(model.code_loss(hidden, codes[row : row + 1], mask[None])[0])
+    loss, logs = model.training_loss(codes, condition, seeded())
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    assert "jepa" not in logs
+    plain = MaskGIT(MaskGITConfig(), context())
+    assert model.target_share() == pytest.approx(plain.target_share() * (1 + model.second_share))
+
+
+@pytest.mark.parametrize("target", ["shuffled", "frozen", "codebook", "none"])
+def test_controls_train_sample_and_compile(context, conditions, train, seeded, target):
+    model = build(context(), target=target)
+    losses = train(model, some_codes(16), conditions(16), steps=20)
+    assert np.mean(losses[-5:]) < 0.95 * losses[0]
+    assert model.sample(conditions(8), seeded()).shape == (8, 6)
+    model.compile_networks()
+    assert not any(name.startswith("predictors.") for name in model.averaged_parameters())
+
+
+def test_a_linear_predictor_is_one_layer(context):
+    model = build(context(), predictor="linear")
+    assert all(isinstance(each, torch.nn.Linear) for each in model.predictors)
+    assert [tuple(each.weight.shape) for each in model.predictors] == [(32, 32)] * 2

@@ -119,6 +119,14 @@ def test_whatever_can_change_the_result_changes_the_id(override):
     assert cell(override).id != cell().id
 
 
+def test_a_key_that_came_later_does_not_change_the_ids_of_what_was_there():
+    jepa = cell(architecture="maskgit-jepa")
+    before = {k: v for k, v in jepa.config["architecture"].items() if k not in ("target", "predictor")}
+    assert Cell({**jepa.config, "architecture": before}).id == jepa.id
+    for override in ("target=frozen", "predictor=linear"):
+        assert cell(f"architecture.maskgit-jepa.{override}", architecture="maskgit-jepa").id != jepa.id
+
+
 def test_the_seed_is_in_the_id_and_not_in_the_setting():
     assert cell(seed=1).id != cell().id
     assert cell(seed=1).setting == cell().setting
