@@ -111,6 +111,12 @@ def build_parser() -> argparse.ArgumentParser:
         "write report/index.html: one page with tables, verdicts, curves, samples, costs, failures and commands, "
         "which needs no network and no other file; its figures lie beside it as PNG",
     )
+    claims = _add_command(commands, "claims", "decide the claims of configs/claims.yaml and write verdicts.csv")
+    claims.add_argument("--preset", default="auto", metavar="P", help="of the cells: smoke, laptop, paper, or auto")
+    claims.add_argument(
+        "--table", type=Path, metavar="FILE", help="decide from a leaderboard's rows; nothing is written"
+    )
+    _add_format(claims)
     for command in ("status", "plan"):
         _add_format(commands.choices[command])
     _add_format(leaderboard)
@@ -136,7 +142,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", metavar="P", help="smoke, laptop, paper, or auto (the default)")
     parser.add_argument("--only", metavar="AXIS=V[,V]", help="dataset, architecture, tokenizer, conditioning or seed")
     parser.add_argument("--only-state", metavar="S[,S]", help="cells in these states only, such as failed,stale")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="replicates: seed, seed+1, ... (default: 1)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="replicates: seed, seed+1, ... (default: the grid's)")
 
 
 def _add_format(parser: argparse.ArgumentParser) -> None:

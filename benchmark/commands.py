@@ -10,13 +10,15 @@ from benchmark import launch, ranks, slurm, submission, workers
 from benchmark.cell import Cell
 from benchmark.cli import Tokens
 from benchmark.config import NAMED, ConfigError, Layer, nearest
+from benchmark.files import write_text
+from benchmark.grid import Composer, load_grid
 from benchmark.leaderboard import SHOWN, columns, rebuild
 from benchmark.machine import Machine, this_machine
 from benchmark.plan import Plan, check_writable, duration, plan_cells, plan_grid, plan_stored
 from benchmark.registry import Registry, discover
 from benchmark.states import OK, STATES, summary, to_run
 from benchmark.store import Store
-from benchmark.tables import FORMS, Row, render, short
+from benchmark.tables import FORMS, Row, read_csv, render, short, to_csv
 
 DEFAULT_GRID = "all"
 EVALUATION_SECTIONS = ("sampling", "diffusion", "evaluation")  # what may differ in a later evaluation of a trained cell
@@ -70,6 +72,8 @@ def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
     at_once = min(workers.auto_jobs(plan.threads * plan.devices, _gpus(plan)), max(1, len(selected)))
     _say(*plan.notes, *plan.heading(selected, at_once), summary(plan.states, selected), "")
     _say(_table([row | {"minutes": duration(row["minutes"])} for row in rows], ("cell", "state", "minutes", "basis")))
+    if arguments.grid and not arguments.cell:
+        _say(*_power(arguments.grid))
     return 0
 
 
@@ -120,6 +124,30 @@ def report(arguments: argparse.Namespace, tokens: Tokens) -> int:
     return 0
 
 
+def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
+    """Decide every claim from the records of a results folder, or from the rows of a table."""
+    form = _form(arguments.format) if arguments.format else ""
+    from benchmark import claims, evidence
+
+    composer = Composer(
+        discover(arguments.plugin), this_machine(), load_grid("full"), arguments.preset, tokens.overrides
+    )
+    if arguments.table:
+        if not arguments.table.is_file():
+            raise ConfigError(f"There is no table {arguments.table}; --table takes a leaderboard.csv")
+        found = evidence.of_table(read_csv(arguments.table))
+    else:
+        check_writable(arguments.results)
+        found = evidence.of_store(Store(arguments.results))
+    rows = claims.verdicts(claims.load_claims(), found, composer)
+    _say(render(rows, claims.COLUMNS if form else claims.SHOWN, form or "md"))
+    if not arguments.table:
+        write_text(arguments.results / "verdicts.csv", to_csv(rows, claims.COLUMNS))
+        if not form:
+            _say(f"-> {arguments.results}/verdicts.csv")
+    return 0
+
+
 def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Sample and judge a finished cell again; the record stays, evaluations/NAME.json is added."""
     store, registry = Store(arguments.results), discover(arguments.plugin)
@@ -162,7 +190,7 @@ def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def _plan(arguments: argparse.Namespace, tokens: Tokens, machine: Machine | None = None, preset: str = "auto") -> Plan:
     """What options, filters and overrides select, for this machine or another; `preset` is meant where none is named."""
-    if arguments.seeds < 1:
+    if arguments.seeds is not None and arguments.seeds < 1:
         raise ConfigError(f"--seeds {arguments.seeds} must be at least 1")
     store, registry, machine = Store(arguments.results), discover(arguments.plugin), machine or this_machine()
     described = arguments.preset or tokens.only or tokens.overrides
@@ -268,6 +296,18 @@ def _unnamed(section: dict[str, object]) -> dict[str, object]:
 def _fix_threads(cell: Cell) -> None:
     """Set the cell's thread count before torch, OpenMP and MKL are loaded: afterwards it changes some results' bits."""
     os.environ.update(dict.fromkeys(workers.THREAD_VARIABLES, str(cell.threads)))
+
+
+def _power(grid: str) -> list[str]:
+    """What 3, 5 and 10 seeds can tell of a grid's claims."""
+    from benchmark.claims import load_claims, power_rows
+
+    claims = load_claims()
+    rows = power_rows(claims, grid)
+    if not rows:
+        return []
+    told = f"power to support each claim, were the expected difference true and seeds spread by {claims.spread:g}:"
+    return ["", told, _table(rows, list(rows[0]))]
 
 
 def _jobs(text: str) -> int | str:

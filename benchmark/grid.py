@@ -2,7 +2,11 @@
 
 A grid file names the values of the axes dataset, architecture, tokenizer and conditioning: ``axes`` run by default,
 ``offers`` are what ``--only`` may select besides; ``"*"`` is every registered name, plug-ins included. The fifth axis
-is the seed.
+is the seed; ``seeds`` says how many where the command line does not, for all datasets or for each.
+
+A study is more than one table: ``parts`` are products that each add to what stands above them or replace it. ``vary``
+crosses the axes with the values of any dotted key, and ``include`` takes over the parts of other grids. What two parts
+have in common is one cell.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,7 +40,30 @@ from benchmark.schema import Schema
 from datasets.factors import FactorSpace, SplitConfig, resolve_split
 
 AXES = ("dataset", "architecture", "tokenizer", "conditioning", "seed")
+PART_KEYS = ("axes", "offers", "config", "vary", "seeds")
+KEYS = ("question", "figure", "expected", "include", "parts", *PART_KEYS)
 DROPOUT_PROBABILITY = 0.1  # what "+dropout" sets; paper A, figure 4 (b)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A product of axes and dotted keys, on a config of its own."""
+
+    axes: Mapping[str, tuple[str, ...]]
+    offers: Mapping[str, tuple[str, ...]]
+    config: Mapping[str, Any]
+    vary: Mapping[str, Any]  # dotted key -> list of values, or preset -> list of values
+    seeds: Mapping[str, int]  # by dataset; "*" for those that are not named
+
+    def replicates(self, dataset: str) -> int:
+        return self.seeds.get(dataset, self.seeds.get("*", 1))
+
+    def settings(self, preset: str) -> list[dict[str, Any]]:
+        """One nested config for every combination of the values of ``vary``."""
+        keys, lists = list(self.vary), [of_preset(values, preset) for values in self.vary.values()]
+        return [
+            nested_keys({**self.config, **dict(zip(keys, each, strict=True))}) for each in itertools.product(*lists)
+        ]
 
 
 @dataclass(frozen=True)
@@ -47,24 +74,19 @@ class Grid:
     question: str
     figure: str
     expected: str
-    axes: Mapping[str, tuple[str, ...]]
-    offers: Mapping[str, tuple[str, ...]]
-    config: Mapping[str, Any]
-
-    @property
-    def layer(self) -> Layer:
-        return Layer(f"grids/{self.name}.yaml", self.config)
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One value of every axis."""
+    """One value of every axis, and what the part of the grid that it belongs to sets besides."""
 
     dataset: str
     architecture: str
     tokenizer: str
     conditioning: str
     seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return f"{self.dataset}-{self.architecture}-{self.tokenizer}-{self.conditioning}-s{self.seed}"
@@ -84,24 +106,59 @@ def load_grid(name: str) -> Grid:
         raise ConfigError(f"There is no grid '{name}'{nearest(name, names_in('grids'))}")
     path = CONFIGS / "grids" / f"{name}.yaml"
     values = read_yaml(path)
+    if unknown := next((key for key in values if key not in KEYS), None):
+        raise ConfigError(f"{path}: a grid has no key '{unknown}'{nearest(unknown, KEYS)}")
+    included = [part for other in values.get("include") or () for part in load_grid(other).parts]
+    own = values.get("parts") or ([{}] if "axes" in values else [])
     return Grid(
         name=name,
         question=str(values.get("question", "")),
         figure=str(values.get("figure", "")),
         expected=str(values.get("expected", "")),
-        axes=_axes(values.get("axes"), path),
-        offers=_axes(values.get("offers"), path),
-        config=values.get("config") or {},
+        parts=(*included, *(_part(values, part, path) for part in own)),
     )
 
 
-def _axes(values: Mapping[str, Any] | None, path: Path) -> dict[str, tuple[str, ...]]:
+def _part(whole: Mapping[str, Any], part: Mapping[str, Any], path: Path) -> Part:
+    """What a part says, over what the whole grid says."""
+    if unknown := next((key for key in part if key not in PART_KEYS), None):
+        raise ConfigError(f"{path}: a part has no key '{unknown}'{nearest(unknown, PART_KEYS)}")
+    merged = {key: {**(whole.get(key) or {}), **(part.get(key) or {})} for key in ("axes", "offers", "config", "vary")}
+    if fixed := next((key for key in merged["config"] if key in ("seed", "recipe", "preset")), None):
+        raise ConfigError(f"{path}: {fixed} is chosen on the command line, not by a grid")
+    seeds = part.get("seeds", whole.get("seeds", 1))
+    axes, offers = _axes(merged["axes"], path), _axes(merged["offers"], path)
+    return Part(axes, offers, merged["config"], merged["vary"], seeds if isinstance(seeds, Mapping) else {"*": seeds})
+
+
+def _axes(values: Mapping[str, Any], path: Path) -> dict[str, tuple[str, ...]]:
     axes = {}
-    for axis, names in (values or {}).items():
+    for axis, names in values.items():
         if axis not in AXES[:-1]:
             raise ConfigError(f"{path}: '{axis}' is no axis of a grid{nearest(axis, AXES[:-1])}")
         axes[axis] = tuple(map(str, names if isinstance(names, list) else [names]))
     return axes
+
+
+def of_preset(values: Any, preset: str) -> list[Any]:
+    """Values of a dotted key: the same for every preset, or told for each (blocks count from 4 to 12)."""
+    if isinstance(values, Mapping):
+        if preset not in values:
+            raise ConfigError(f"This grid has no values for preset {preset}; it has them for {', '.join(values)}")
+        values = values[preset]
+    return values if isinstance(values, list) else [values]
+
+
+def nested_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"a.b": 1}`` -> ``{"a": {"b": 1}}``; what is nested already is merged."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, last = key.split(".")
+        place = nested
+        for name in path:
+            place = place.setdefault(name, {})
+        place[last] = {**place.get(last, {}), **nested_keys(value)} if isinstance(value, Mapping) else value
+    return nested
 
 
 def parse_only(tokens: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -123,31 +180,58 @@ def parse_only(tokens: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def choices(
-    grid: Grid, registry: Registry, only: Mapping[str, Sequence[str]], first_seed: int = 0, seeds: int = 1
+    grid: Grid,
+    registry: Registry,
+    only: Mapping[str, Sequence[str]],
+    first_seed: int = 0,
+    seeds: int | None = None,
+    preset: str = "laptop",
 ) -> list[Choice]:
     """Every combination of the selected values, seed by seed: the first whole table is there after 1/N of the time.
+
+    Args:
+        seeds: how many; None takes as many as the grid says of each dataset.
+        preset: for values that differ between presets.
 
     Raises:
         ConfigError: for a value that the grid neither runs nor offers, or that is not registered.
     """
-    values = [_values(grid, registry, axis, only.get(axis)) for axis in AXES[:-1]]
-    numbers = _seeds(only["seed"]) if "seed" in only else range(first_seed, first_seed + seeds)
+    _check_only(grid, registry, only)
+    given = _seeds(only["seed"]) if "seed" in only else None
+    most = seeds or max(number for part in grid.parts for number in (*part.seeds.values(), 1))
     return [
-        Choice(dataset, architecture, tokenizer, conditioning, seed)
-        for seed in numbers
-        for dataset, architecture, tokenizer, conditioning in itertools.product(*values)
+        Choice(dataset, architecture, tokenizer, conditioning, seed, settings)
+        for seed in given or range(first_seed, first_seed + most)
+        for part in grid.parts
+        for settings in part.settings(preset)
+        for dataset, architecture, tokenizer, conditioning in itertools.product(
+            *(_selected(part, registry, axis, only.get(axis)) for axis in AXES[:-1])
+        )
+        if given or seeds or seed < first_seed + part.replicates(dataset)
     ]
 
 
-def _values(grid: Grid, registry: Registry, axis: str, only: Sequence[str] | None) -> list[str]:
-    default = _expand(grid.axes.get(axis, ()), registry, axis)
-    known = list(dict.fromkeys([*default, *_expand(grid.offers.get(axis, ()), registry, axis)]))
-    for name in only or ():
-        if name not in known:
-            if axis in NAMED:
-                registry.entry(axis, name)  # not registered: says so, with the nearest name
-            raise ConfigError(f"Grid {grid.name} does not offer {axis} '{name}'{nearest(name, known)}")
-    return list(dict.fromkeys(only or default))
+def _check_only(grid: Grid, registry: Registry, only: Mapping[str, Sequence[str]]) -> None:
+    for axis in AXES[:-1]:
+        known = list(dict.fromkeys(name for part in grid.parts for name in _known(part, registry, axis)))
+        for name in only.get(axis) or ():
+            if name not in known:
+                if axis in NAMED:
+                    registry.entry(axis, name)  # not registered: says so, with the nearest name
+                raise ConfigError(f"Grid {grid.name} does not offer {axis} '{name}'{nearest(name, known)}")
+
+
+def _selected(part: Part, registry: Registry, axis: str, only: Sequence[str] | None) -> list[str]:
+    """What of an axis a part runs: its own values, or those asked for that it knows."""
+    if not only:
+        return _expand(part.axes.get(axis, ()), registry, axis)
+    known = _known(part, registry, axis)
+    return [name for name in dict.fromkeys(only) if name in known]
+
+
+def _known(part: Part, registry: Registry, axis: str) -> list[str]:
+    names = (*_expand(part.axes.get(axis, ()), registry, axis), *_expand(part.offers.get(axis, ()), registry, axis))
+    return list(dict.fromkeys(names))
 
 
 def _expand(names: Sequence[str], registry: Registry, axis: str) -> list[str]:
@@ -174,7 +258,7 @@ class Composer:
     """Turns choices into resolved configs: layers merged once, `auto` resolved, everything checked.
 
     Args:
-        grid: its ``config:`` is one of the layers.
+        grid: its choices' settings are one of the layers.
         preset: a name, or `auto`: paper where there is a GPU, laptop where there is none.
         overrides: the KEY=VALUE of the command line.
     """
@@ -185,7 +269,8 @@ class Composer:
         self.registry, self.machine, self.grid, self.overrides = registry, machine, grid, overrides
         self.preset = ("paper" if machine.device == "cuda" else "laptop") if preset == "auto" else preset
         self._preset_layer = preset_layer(self.preset)
-        self._composed: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._composed: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._resolved: dict[tuple[str, ...], dict[str, Any]] = {}
         self._found: dict[tuple[str, str], dict[str, Any]] = {}
         self.notes: dict[str, None] = {}  # what datasets say of this machine, each once
 
@@ -196,7 +281,7 @@ class Composer:
     @cached_property
     def base(self) -> dict[str, Any]:
         """Everything but native recipes and the axes: enough to know the recipe and the first seed."""
-        base = self.schema.compose([self._preset_layer, self.grid.layer], self.overrides)
+        base = self.schema.compose([self._preset_layer], self.overrides)
         if base["recipe"] not in RECIPES:
             raise ConfigError(f"recipe={base['recipe']} is unknown{nearest(base['recipe'], RECIPES)}")
         return base
@@ -208,9 +293,15 @@ class Composer:
             ConfigError: for a value that something refuses.
             LeftOut: for an architecture that cannot model the tokenizer's latents.
         """
+        key = (choice.dataset, choice.architecture, choice.tokenizer, choice.conditioning, _text(choice.settings))
+        if key not in self._resolved:
+            self._resolved[key] = self._resolve(choice)
+        return {**self._resolved[key], "seed": choice.seed}
+
+    def _resolve(self, choice: Choice) -> dict[str, Any]:
+        """What the cells of a setting have in common, whatever their seed."""
         whole = self._compose(choice)
         config = {key: value for key, value in whole.items() if key not in (*NAMED, *NOT_HASHED)}
-        config["seed"] = choice.seed
         for kind in NAMED:
             name = getattr(choice, kind)
             config[kind] = {"name": name, **whole[kind][name]}
@@ -226,11 +317,12 @@ class Composer:
 
     def _compose(self, choice: Choice) -> dict[str, Any]:
         native = choice.architecture if self.base["recipe"] == "native" else ""
-        key = (choice.dataset, native, choice.conditioning)
+        key = (choice.dataset, native, choice.conditioning, _text(choice.settings))
         if key not in self._composed:
             axis = _conditioning_layer(choice.conditioning)
             own = dataset_layer(self.preset, choice.dataset)
-            layers = [self._preset_layer, own, native_layer(native), self.grid.layer, axis]
+            study = Layer(f"grids/{self.grid.name}.yaml", choice.settings)
+            layers = [self._preset_layer, own, native_layer(native), study, axis]
             self._composed[key] = self.schema.compose(layers, self.overrides)
         return self._composed[key]
 
@@ -283,6 +375,10 @@ class Composer:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return space
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
 
 
 def _conditioning_layer(name: str) -> Layer:

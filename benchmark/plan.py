@@ -140,7 +140,7 @@ def plan_grid(
     grid: str,
     preset: str = "auto",
     only: Sequence[str] = (),
-    seeds: int = 1,
+    seeds: int | None = None,
     overrides: Sequence[Override] = (),
 ) -> Plan:
     """The cells of a grid, less those that filters leave out.
@@ -152,11 +152,12 @@ def plan_grid(
     composer = Composer(registry, machine, chosen, preset, overrides)
     notes = [f"set aside: {name}: {reason}" for name, reason in registry.aside.items()]
     cells: dict[str, Cell] = {}
-    for choice in choices(chosen, registry, parse_only(only), composer.base["seed"], seeds):
+    first_seed = composer.base["seed"]
+    for choice in choices(chosen, registry, parse_only(only), first_seed, seeds, composer.preset):
         try:
             cell = Cell(composer.resolve(choice))
         except LeftOut as reason:
-            notes.append(f"left out: {reason}")
+            notes = list(dict.fromkeys([*notes, f"left out: {reason}"]))
         else:
             cells[cell.id] = cell
     if not cells:

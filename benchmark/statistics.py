@@ -13,6 +13,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 BIMODAL_GAP = 0.5  # neighbouring seeds farther apart than this are two modes
 
@@ -35,14 +36,21 @@ class Interval:
         return replace(self, low=cut(self.low), high=cut(self.high))
 
 
+class Moments(NamedTuple):
+    """What a set of seeds is known by."""
+
+    mean: float
+    variance: float  # of one seed
+    n: int
+
+
 def t_interval(values: Sequence[float], floor: float = 0.0, confidence: float = 0.95) -> Interval:
     """Mean of one value a seed with Student's t interval; ``floor`` is the least variance of one value.
 
     Raises:
         ValueError: when there is no value, or one is NaN.
     """
-    mean, variance = _moments(values, floor)
-    n = len(values)
+    mean, variance, n = moments(values, floor)
     if n < 2:
         return Interval(mean, math.nan, math.nan, n)
     half = t_quantile(0.5 + confidence / 2, n - 1) * math.sqrt(variance / n)
@@ -57,18 +65,22 @@ def welch_interval(
     Raises:
         ValueError: when a side has no value, or a value is NaN.
     """
-    (mean_1, variance_1), (mean_2, variance_2) = _moments(first, floors[0]), _moments(second, floors[1])
-    n = len(first) + len(second)
-    if len(first) < 2 or len(second) < 2:
-        return Interval(mean_1 - mean_2, math.nan, math.nan, n)
-    error_1, error_2 = variance_1 / len(first), variance_2 / len(second)
+    return welch_of_moments(moments(first, floors[0]), moments(second, floors[1]), confidence)
+
+
+def welch_of_moments(first: Moments, second: Moments, confidence: float = 0.95) -> Interval:
+    """`welch_interval` of sides that are known by their moments only."""
+    difference, n = first.mean - second.mean, first.n + second.n
+    if first.n < 2 or second.n < 2:
+        return Interval(difference, math.nan, math.nan, n)
+    error_1, error_2 = first.variance / first.n, second.variance / second.n
     error = error_1 + error_2
     if error == 0:
-        return Interval(mean_1 - mean_2, mean_1 - mean_2, mean_1 - mean_2, n)
+        return Interval(difference, difference, difference, n)
     # Welch-Satterthwaite: the degrees of freedom that match the variance of the estimated error.
-    freedom = error**2 / (error_1**2 / (len(first) - 1) + error_2**2 / (len(second) - 1))
+    freedom = error**2 / (error_1**2 / (first.n - 1) + error_2**2 / (second.n - 1))
     half = t_quantile(0.5 + confidence / 2, freedom) * math.sqrt(error)
-    return Interval(mean_1 - mean_2, mean_1 - mean_2 - half, mean_1 - mean_2 + half, n)
+    return Interval(difference, difference - half, difference + half, n)
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
@@ -133,10 +145,14 @@ def _cosine_power(angle: float, power: float, panels: int = 32) -> float:
     return width * sum(weight * math.cos(point * width) ** power for point, weight in points)
 
 
-def _moments(values: Sequence[float], floor: float) -> tuple[float, float]:
-    """Mean, and variance over the values but never below the floor."""
+def moments(values: Sequence[float], floor: float = 0.0) -> Moments:
+    """Mean, and variance over the values but never below the floor.
+
+    Raises:
+        ValueError: when there is no value, or one is NaN.
+    """
     if not values or any(math.isnan(value) for value in values):
         raise ValueError("an interval needs at least one value and no NaN; leave out cells without a result")
     mean = statistics.fmean(values)
     variance = statistics.variance(values, mean) if len(values) > 1 else 0.0
-    return mean, max(variance, floor)
+    return Moments(mean, max(variance, floor), len(values))

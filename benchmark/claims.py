@@ -1,0 +1,192 @@
+"""Which published claims hold: records in, a verdict a claim and dataset out, by the rules of ``configs/claims.yaml``.
+
+The file is written before its cells run, and its hash stands in every verdict. Each claim names its paper and figure,
+datasets with their numbers of seeds, the sides that are compared, one primary number and a margin. Datasets are never
+pooled, and nothing here looks for a favourable reading: a seed without a result leaves a claim undecided, suspicious and
+failed cells enter none and are counted, and seeds beyond the planned ones mark a verdict as extended, beside which the
+verdict of the planned ones stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.config import CONFIGS, ConfigError, nearest, read_yaml
+from benchmark.contrasts import UNDECIDED
+from benchmark.decisions import RULES, Decision, holm, more_seeds, power
+from benchmark.evidence import Side, Trained, find_side
+from benchmark.grid import Composer
+from benchmark.statistics import Moments
+from benchmark.tables import Row
+
+CLAIMS = CONFIGS / "claims.yaml"
+COLUMNS = (
+    *("claim", "paper", "figure", "grid", "dataset", "preset", "type", "sides", "measure", "margin"),
+    *("verdict", "effect", "low", "high", "n", "seeds", "p", "p_holm", "verdict_holm", "more_seeds"),
+    *("extended", "verdict_planned", "suspicious", "failed", "note", "cells", "claims_file"),
+)
+SHOWN = ("claim", "dataset", "verdict", "effect", "low", "high", "n", "verdict_holm", "more_seeds", "note")
+REQUIRED = ("name", "paper", "figure", "grid", "datasets", "type", "sides")
+POWER_SEEDS = (3, 5, 10)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper (or of ours about it) in a form that cells decide."""
+
+    name: str
+    paper: str
+    figure: str
+    grid: str  # whose cells decide it, and with whose other claims it is corrected for multiplicity
+    datasets: Mapping[str, int]  # to the number of seeds that decide
+    type: str  # greater | equivalent | ordered
+    sides: tuple[str, ...]
+    measure: str = "strict_level2"  # the primary number
+    margin: float = 0.0
+    expected: float | None = None  # difference that the paper reports, for power
+
+    @property
+    def text(self) -> str:
+        """The claim in symbols."""
+        between = {"greater": " > ", "equivalent": " ~ ", "ordered": " > "}[self.type]
+        return between.join(self.sides)
+
+
+@dataclass(frozen=True)
+class Claims:
+    """A claims file."""
+
+    claims: tuple[Claim, ...]
+    settings: Mapping[str, Mapping[str, Any]]
+    confidence: float
+    spread: float  # standard deviation over seeds that power is reckoned with
+    file_hash: str
+
+    def of_grid(self, grid: str) -> list[Claim]:
+        return [claim for claim in self.claims if claim.grid == grid]
+
+
+def load_claims(path: Path = CLAIMS) -> Claims:
+    """A claims file.
+
+    Raises:
+        ConfigError: for what is missing or unknown in it.
+    """
+    values = read_yaml(path)
+    margins = {"greater": 0.0, "equivalent": float(values["equivalence_margin"]), "ordered": 0.0}
+    claims = []
+    for each in values["claims"]:
+        if missing := [key for key in REQUIRED if key not in each]:
+            raise ConfigError(f"{path}: claim {each.get('name', '?')} does not say {', '.join(missing)}")
+        if each["type"] not in RULES:
+            raise ConfigError(
+                f"{path}: claim {each['name']} is of no type '{each['type']}'{nearest(each['type'], RULES)}"
+            )
+        if unknown := [side for side in each["sides"] if side not in values["settings"]]:
+            raise ConfigError(
+                f"{path}: claim {each['name']}: no setting '{unknown[0]}'{nearest(unknown[0], values['settings'])}"
+            )
+        if len(each["sides"]) != 2 and (each["type"] != "ordered" or len(each["sides"]) < 2):
+            raise ConfigError(
+                f"{path}: claim {each['name']} compares {len(each['sides'])} sides; only `ordered` takes more than 2"
+            )
+        claims.append(Claim(**{"margin": margins[each["type"]], **each, "sides": tuple(each["sides"])}))
+    if len({claim.name for claim in claims}) < len(claims):
+        raise ConfigError(f"{path}: two claims have the same name")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return Claims(tuple(claims), values["settings"], values["confidence"], values["spread"], digest)
+
+
+def verdicts(claims: Claims, cells: Sequence[Trained], composer: Composer) -> list[Row]:
+    """A row a claim and dataset, with the columns ``COLUMNS``, for the preset and overrides of the composer."""
+    rows: list[Row] = []
+    for claim in claims.claims:
+        for dataset, seeds in claim.datasets.items():
+            sides = [
+                find_side(name, claims.settings[name], dataset, seeds, claim.measure, composer, cells)
+                for name in claim.sides
+            ]
+            row = verdict_row(claim, dataset, sides, claims.confidence)
+            rows.append({**row, "preset": composer.preset, "claims_file": claims.file_hash})
+    return corrected(rows, claims.confidence)
+
+
+def verdict_row(claim: Claim, dataset: str, sides: Sequence[Side], confidence: float = 0.95) -> Row:
+    """One claim on one dataset, decided; without Holm's correction, which needs the whole grid."""
+    seeds = claim.datasets[dataset]
+    extended = any(row["seed"] >= seeds for side in sides for row in side.rows)
+    decision = _decide(claim, sides, confidence)
+    planned = _decide(claim, [side.within(seeds) for side in sides], confidence)
+    more = None
+    if decision and decision.verdict == UNDECIDED and not any(side.missing for side in sides):
+        more = more_seeds(RULES[claim.type], _moments(claim, sides), claim.margin, confidence)
+    effect = decision.effect if decision else None
+    return {
+        **{key: getattr(claim, key) for key in ("paper", "figure", "grid", "type", "measure", "margin")},
+        "claim": claim.name,
+        "dataset": dataset,
+        "sides": claim.text,
+        "seeds": seeds,
+        "verdict": decision.verdict if decision else UNDECIDED,
+        **{
+            key: getattr(effect, name, None) for key, name in (("effect", "estimate"), ("low", "low"), ("high", "high"))
+        },
+        "n": " + ".join(str(len(side.rows)) for side in sides),
+        "p": decision.p if decision else None,
+        "more_seeds": more,
+        "extended": extended,
+        "verdict_planned": planned.verdict if planned else UNDECIDED,
+        "suspicious": sum(side.suspicious for side in sides),
+        "failed": sum(side.failed for side in sides),
+        "note": "; ".join(remark for side in sides for remark in side.remarks(claim.measure)),
+        "cells": " ".join(row["cell"] for side in sides for row in side.rows),
+    }
+
+
+def corrected(rows: Sequence[Row], confidence: float = 0.95) -> list[Row]:
+    """Add Holm's p over all claims of a grid, datasets included, and what is left of each verdict.
+
+    A claim that cannot be decided yet counts as well: it was made.
+    """
+    rows = [dict(row) for row in rows]
+    for grid in dict.fromkeys(row["grid"] for row in rows):
+        family = [row for row in rows if row["grid"] == grid]
+        for row, p in zip(family, holm([1.0 if row["p"] is None else row["p"] for row in family]), strict=True):
+            row["p_holm"] = None if row["p"] is None else p
+            row["verdict_holm"] = row["verdict"] if p < 1 - confidence else UNDECIDED
+    return rows
+
+
+def power_rows(claims: Claims, grid: str) -> list[Row]:
+    """How likely 3, 5 and 10 seeds support each claim of a grid, were the published difference true."""
+    rows = []
+    for claim in claims.of_grid(grid):
+        expected = 0.0 if claim.expected is None else claim.expected
+        if claim.type != "equivalent" and claim.expected is None:
+            continue
+        reckoned = {
+            f"{n} seeds": power(claim.type, expected, claim.margin, claims.spread, n, len(claim.sides))
+            for n in POWER_SEEDS
+        }
+        rows.append(
+            {"claim": claim.name, "sides": claim.text, "margin": claim.margin, "expected": expected, **reckoned}
+        )
+    return rows
+
+
+def _moments(claim: Claim, sides: Sequence[Side]) -> list[Moments]:
+    return [side.moments(claim.measure) for side in sides]
+
+
+def _decide(claim: Claim, sides: Sequence[Side], confidence: float) -> Decision | None:
+    """None where a side has no number; undecided, with its numbers, where a planned seed has none."""
+    if not all(side.rows for side in sides):
+        return None
+    decision = RULES[claim.type](_moments(claim, sides), claim.margin, confidence)
+    if any(side.missing for side in sides):
+        return Decision(UNDECIDED, decision.effect, 1.0)
+    return decision

@@ -1,0 +1,181 @@
+"""Which cells speak for a setting that a claim names: the claim's settings are composed as a grid's are, and compared.
+
+A record matches where its whole config is that of the setting, but for seeds and for where it was trained. A row of a
+table alone, without configs, matches where all its columns do, and only settings that columns can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.cell import Cell
+from benchmark.config import NAMED, hashed_part
+from benchmark.grid import Choice, Composer, nested_keys, of_preset
+from benchmark.leaderboard import SHARES, binomial_floor, leaderboard
+from benchmark.statistics import BIMODAL_GAP, Moments, bimodal, moments, wilson
+from benchmark.store import Store
+from benchmark.tables import Row, is_number, read_csv
+
+DEVELOPMENT = 100  # seeds from here on chose recipes; they decide nothing
+# Of `trainer`: where and how fast, not what. Bits change, the setting that a claim is about does not.
+HARDWARE = ("device", "devices", "nodes", "precision", "threads", "compile", "log_every", "keep_checkpoints")
+TOLD_BY_COLUMNS = ("trainer.max_steps", "seeds.data", "seeds.tokenizer", "seeds.probe")
+HALF = "strict_level2_half"  # share of the run after which the curve first reached half of where it ended
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished cell: its row of the leaderboard, and its config where there is a record."""
+
+    row: Row
+    config: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """The cells of one setting and dataset that a claim counts, and why others do not."""
+
+    name: str
+    rows: tuple[Row, ...] = ()  # one a seed, state ok, in the order of seeds
+    suspicious: int = 0
+    failed: int = 0
+    missing: str = ""  # why nothing can be decided yet
+
+    def within(self, seeds: int) -> Side:
+        """The side as it was planned: without seeds that were added."""
+        rows = tuple(row for row in self.rows if row["seed"] < seeds)
+        return Side(self.name, rows, self.suspicious, self.failed, self.missing)
+
+    def moments(self, measure: str) -> Moments:
+        """Over seeds; the variance of a share is never below the binomial variance of its samples."""
+        floors = [binomial_floor(row, measure) for row in self.rows] if measure in SHARES else []
+        return moments([row[measure] for row in self.rows], max(floors, default=0.0))
+
+    def remarks(self, measure: str) -> list[str]:
+        """What a reader must know of this side beside the numbers."""
+        values = [row[measure] for row in self.rows]
+        remarks = [self.missing] if self.missing else []
+        remarks += [
+            f"{count} {state}" for state, count in (("suspicious", self.suspicious), ("failed", self.failed)) if count
+        ]
+        if measure in SHARES and bimodal(values):
+            above = wilson(sum(value > BIMODAL_GAP for value in values), len(values))
+            share = f"{round(above.estimate * above.n)} of {above.n} seeds above .5"
+            remarks.append(f"bimodal, {share} (Wilson {above.low:.2f} to {above.high:.2f})")
+        return [f"{self.name}: {remark}" for remark in remarks]
+
+
+def of_store(store: Store) -> list[Trained]:
+    """Every cell of a results folder that has a record, with what its curve adds."""
+    found = []
+    for record in store.records():
+        (row,) = leaderboard([record])
+        curve = store.cell(record["cell"]).curve
+        row[HALF] = half_rise(read_csv(curve)) if curve.is_file() else None
+        found.append(Trained(row, record.get("config")))
+    return found
+
+
+def of_table(rows: Iterable[Row]) -> list[Trained]:
+    """Rows of a leaderboard, of which no configs are at hand."""
+    return [Trained(row) for row in rows]
+
+
+def half_rise(curve: Sequence[Row], column: str = "strict_level2") -> float | None:
+    """Share of a run after which a curve first reached half of its last value; None where it ends at nothing."""
+    seen = [row for row in curve if is_number(row.get(column))]
+    if not seen or seen[-1][column] <= 0:
+        return None
+    return next(row["step"] for row in seen if row[column] >= seen[-1][column] / 2) / seen[-1]["step"]
+
+
+def find_side(
+    name: str,
+    setting: Mapping[str, Any],
+    dataset: str,
+    seeds: int,
+    measure: str,
+    composer: Composer,
+    cells: Sequence[Trained],
+) -> Side:
+    """The cells of a setting on a dataset.
+
+    Args:
+        setting: ``architecture``, and where they differ from `vq` and `full` ``tokenizer`` and ``conditioning``; under
+            ``set`` dotted keys, each with its value or a value for each preset.
+        seeds: how many were planned: 0, 1, ...
+    """
+    choice = choice_of(setting, dataset, composer.preset)
+    cell = Cell(composer.resolve(choice))
+    if cell.dataset != dataset:
+        return Side(name, missing=f"{cell.dataset} decides no claim about {dataset}")
+    described = [each for each in cells if _same_columns(each.row, cell)]
+    if any(each.config is not None for each in described):
+        defaults = _defaults(cell, composer)
+        described = [each for each in described if each.config is None or _same_config(each.config, cell, defaults)]
+    if not all(key in TOLD_BY_COLUMNS for key in setting.get("set") or {}):
+        described = [each for each in described if each.config is not None]
+    named = [each.row for each in described]
+    return side_of(name, [row for row in named if row["dataset"] == dataset], seeds, measure)
+
+
+def choice_of(setting: Mapping[str, Any], dataset: str, preset: str, seed: int = 0) -> Choice:
+    """The cell of a grid that a setting of a claim names."""
+    keys = {key: of_preset(value, preset)[0] for key, value in (setting.get("set") or {}).items()}
+    tokenizer, conditioning = setting.get("tokenizer", "vq"), setting.get("conditioning", "full")
+    return Choice(dataset, setting["architecture"], tokenizer, conditioning, seed, nested_keys(keys))
+
+
+def side_of(name: str, rows: Sequence[Row], seeds: int, measure: str) -> Side:
+    """Rows of one setting, sorted out: those that count, and how many do not."""
+    rows = sorted((row for row in rows if row["seed"] < DEVELOPMENT), key=lambda row: row["seed"])
+    judged = [row for row in rows if row["state"] != "failed" and is_number(row.get(measure))]
+    counts = {state: sum(row["state"] == state for row in rows) for state in ("suspicious", "failed")}
+    missing = ""
+    if len({row["seed"] for row in judged}) < len(judged):
+        missing = f"{len(judged)} cells for {len({row['seed'] for row in judged})} seeds: a setting has one a seed"
+    elif absent := [str(seed) for seed in range(seeds) if seed not in {row["seed"] for row in judged}]:
+        missing = f"no result for seed {', '.join(absent)}"
+    good = tuple(row for row in judged if row["state"] == "ok")
+    return Side(name, good, counts["suspicious"], counts["failed"], missing)
+
+
+def _same_columns(row: Row, cell: Cell) -> bool:
+    """Whether a row says of itself what the cell does, whichever seed it has."""
+    seed = row.get("seed")
+    seeds = {f"seed_{kind}": seed if value == "follow" else int(value) for kind, value in cell.config["seeds"].items()}
+    told = {**cell.row(), **seeds, "seed": seed}
+    return all(row[key] == value for key, value in told.items() if key in row and key != "device")
+
+
+def _same_config(theirs: Mapping[str, Any], cell: Cell, defaults: Mapping[str, Any]) -> bool:
+    """A key that came after a record stands there as its default did: it meant nothing else."""
+    own, recorded = _leaves(_setting(cell.config)), _leaves(_setting(theirs))
+    return recorded.keys() <= own.keys() and all(
+        recorded.get(key, defaults.get(key)) == value for key, value in own.items()
+    )
+
+
+def _setting(config: Mapping[str, Any]) -> dict[str, Any]:
+    part = {key: value for key, value in hashed_part(config).items() if key != "seed"}
+    part["trainer"] = {key: value for key, value in part.get("trainer", {}).items() if key not in HARDWARE}
+    return part
+
+
+def _defaults(cell: Cell, composer: Composer) -> dict[str, Any]:
+    """What every key of the cell's setting says where nothing is said, by dotted key."""
+    whole = composer.schema.compose([])
+    own = {kind: whole[kind][cell.config[kind]["name"]] for kind in NAMED}
+    return _leaves(_setting({**whole, **own}))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves

@@ -1,0 +1,276 @@
+"""Claims: each verdict from cells made for it, what enters and what does not, and the numbers of the reference table."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+
+from benchmark import ROOT
+from benchmark import claims as claims_module
+from benchmark.cell import Cell
+from benchmark.claims import CLAIMS, COLUMNS, Claim, Claims, corrected, load_claims, power_rows, verdict_row, verdicts
+from benchmark.config import ConfigError, Override
+from benchmark.contrasts import contrast_table
+from benchmark.evidence import Trained, choice_of, find_side, half_rise, of_store, of_table, side_of
+from benchmark.grid import Composer, load_grid
+from benchmark.machine import Machine
+from benchmark.registry import discover
+from benchmark.store import Store
+from benchmark.tables import Row, read_csv
+
+CPU = Machine("cpu", 0, 2, bf16=True)
+LAPTOP = ROOT / "results" / "reference" / "laptop.csv"
+HIGH, LOW = [0.90, 0.95, 0.88, 0.97, 0.93], [0.05, 0.08, 0.03, 0.10, 0.06]
+
+
+@cache
+def composer(*overrides: str, preset: str = "laptop", machine: Machine = CPU) -> Composer:
+    return Composer(discover(), machine, load_grid("full"), preset, [Override.parse(text) for text in overrides])
+
+
+def rows_of(shares: list[float], **changes: Any) -> list[Row]:
+    return [
+        {
+            "cell": f"c{seed}",
+            "seed": seed,
+            "state": "ok",
+            "strict_level2": share,
+            "samples_per_composition": 256,
+            **changes,
+        }
+        for seed, share in enumerate(shares)
+    ]
+
+
+def decide(*sides: list[Row], kind: str = "greater", margin: float = 0.0, seeds: int = 5) -> Row:
+    names = ("first", "second", "third")[: len(sides)]
+    claim = Claim("c", "A", "3", "objectives", {"shapes2d": seeds}, kind, names, margin=margin)
+    found = [side_of(name, rows, seeds, "strict_level2") for name, rows in zip(names, sides, strict=True)]
+    return verdict_row(claim, "shapes2d", found)
+
+
+def test_a_clear_result_has_all_that_traces_it():
+    row = decide(rows_of(HIGH), rows_of(LOW), margin=0.3)
+    assert (row["verdict"], row["n"], row["extended"], row["note"]) == ("supported", "5 + 5", False, "")
+    assert row["effect"] == pytest.approx(0.862) and 0.3 < row["low"] < row["effect"] < row["high"]
+    assert row["cells"] == "c0 c1 c2 c3 c4 c0 c1 c2 c3 c4"
+    assert row["more_seeds"] is None and row["verdict_planned"] == "supported"
+    assert decide(rows_of(LOW), rows_of(HIGH))["verdict"] == "contradicted"
+
+
+def test_types_decide_as_they_say():
+    near = [0.91, 0.94, 0.89, 0.96, 0.93]
+    assert decide(rows_of(HIGH), rows_of(near), kind="equivalent", margin=0.1)["verdict"] == "supported"
+    assert decide(rows_of(HIGH), rows_of(LOW), kind="equivalent", margin=0.1)["verdict"] == "contradicted"
+    wide = decide(rows_of([0.2, 0.9, 0.5, 0.4, 0.6]), rows_of([0.3, 0.8, 0.6, 0.3, 0.7]), kind="equivalent", margin=0.1)
+    assert wide["verdict"] == "undecided" and wide["more_seeds"] > 5
+    middle = rows_of([0.4, 0.5, 0.45, 0.5, 0.42])
+    assert decide(rows_of(HIGH), middle, rows_of(LOW), kind="ordered")["verdict"] == "supported"
+    assert decide(middle, rows_of(HIGH), rows_of(LOW), kind="ordered")["verdict"] == "contradicted"
+
+
+def test_suspicious_cells_enter_nothing_and_are_counted():
+    first = rows_of(HIGH)
+    first[0] |= {"state": "suspicious", "strict_level2": 0.0}
+    row = decide(first, rows_of(LOW))
+    assert (row["verdict"], row["n"], row["suspicious"]) == ("supported", "4 + 5", 1)
+    assert row["note"] == "first: 1 suspicious" and row["effect"] == decide(rows_of(HIGH)[1:], rows_of(LOW))["effect"]
+
+
+@pytest.mark.parametrize("change", [{"state": "failed", "strict_level2": None}, {"seed": 100}])
+def test_a_seed_without_result_leaves_a_claim_open(change):
+    second = rows_of(LOW)
+    second[2] |= change
+    row = decide(rows_of(HIGH), second)
+    assert row["verdict"] == row["verdict_planned"] == "undecided"
+    assert "second: no result for seed 2" in row["note"] and row["p"] == 1
+    assert row["failed"] == int("state" in change)
+    assert decide(rows_of(HIGH), [])["effect"] is None
+
+
+def test_seeds_added_after_looking_are_told():
+    undecided, more = [0.2, 0.3, 0.1, 0.35, 0.0], [0.25, 0.3, 0.28, 0.31, 0.27]
+    row = decide(rows_of(undecided[:3] + more), rows_of(LOW[:3] + LOW), seeds=3)
+    assert row["extended"] and row["n"] == "8 + 8"
+    assert (row["verdict"], row["verdict_planned"]) == ("supported", "undecided")
+    assert not decide(rows_of(undecided), rows_of(LOW))["extended"]
+
+
+def test_two_cells_of_one_seed_decide_nothing():
+    row = decide(rows_of(HIGH) + rows_of(HIGH), rows_of(LOW))
+    assert row["verdict"] == "undecided" and "10 cells for 5 seeds" in row["note"]
+
+
+def test_bimodal_seeds_are_named():
+    assert (
+        "first: bimodal, 3 of 5 seeds above .5" in decide(rows_of([0.9, 0.95, 0.1, 0.05, 0.92]), rows_of(LOW))["note"]
+    )
+
+
+def test_holm_corrects_over_a_grid_only():
+    base = {"verdict": "supported"}
+    rows = [{**base, "grid": "a", "p": 0.01}, {**base, "grid": "a", "p": 0.04}, {**base, "grid": "b", "p": 0.04},
+            {"verdict": "undecided", "grid": "a", "p": None}]  # fmt: skip
+    found = corrected(rows)
+    assert [row["p_holm"] for row in found] == [pytest.approx(0.03), pytest.approx(0.08), pytest.approx(0.04), None]
+    assert [row["verdict_holm"] for row in found] == ["supported", "undecided", "supported", "undecided"]
+    assert [row["verdict"] for row in found] == ["supported"] * 3 + ["undecided"]
+
+
+# Which cells speak for a setting -------------------------------------------------------------------
+
+
+def trained(
+    setting: dict[str, Any], dataset: str = "shapes2d", shares: Sequence[float] = (0.5,), made: Any = None
+) -> list[Trained]:
+    """Finished cells of a setting, as a run leaves them."""
+    found = []
+    for seed, share in enumerate(shares):
+        made = made or composer()
+        cell = Cell(made.resolve(choice_of(setting, dataset, made.preset, seed)))
+        row = {**cell.row(), "cell": cell.id, "state": "ok", "strict_level2": share, "split": "000,001,010,100"}
+        found.append(Trained(row, cell.config))
+    return found
+
+
+def side(setting: dict[str, Any], cells: list[Trained], dataset: str = "shapes2d", seeds: int = 1) -> Any:
+    return find_side("side", setting, dataset, seeds, "strict_level2", composer(), cells)
+
+
+SETTINGS = {"dit": {"architecture": "dit"}, "maskgit": {"architecture": "maskgit"}}
+JEPA = {"architecture": "maskgit-jepa"}
+SHUFFLED = JEPA | {"set": {"architecture.maskgit-jepa.target": "shuffled"}}
+
+
+def test_a_setting_finds_its_own_cells_only():
+    others = trained(SHUFFLED) + trained({"architecture": "maskgit"}) + trained(JEPA, "clevrer_kubric")
+    others += trained(JEPA, made=composer("optimiser.lr=1e-3")) + trained(JEPA, made=composer(preset="smoke"))
+    own = trained(JEPA, shares=(0.3, 0.4))
+    assert side(JEPA, others).missing == "no result for seed 0"
+    assert [row["cell"] for row in side(JEPA, others + own, seeds=2).rows] == [each.row["cell"] for each in own]
+    assert len(side(SHUFFLED, others + own).rows) == 1
+
+
+def test_where_a_cell_was_trained_does_not_matter():
+    elsewhere = trained(JEPA, made=composer("trainer.threads=4", machine=Machine("cuda", 1, 8, bf16=True)))
+    assert elsewhere[0].config["trainer"]["device"] == "cuda" and len(side(JEPA, elsewhere).rows) == 1
+
+
+def test_a_record_from_before_a_key_was_there_still_counts():
+    (cell,) = trained(JEPA)
+
+    def without(key):
+        own = {k: v for k, v in cell.config["architecture"].items() if k != key}
+        return [Trained(cell.row, {**cell.config, "architecture": own})]
+
+    assert side(JEPA, without("target")).rows and side(JEPA, without("half_life")).rows
+    assert not side(JEPA, without("layers")).rows  # its default is not what the preset says
+    added = Trained(cell.row, {**cell.config, "architecture": {**cell.config["architecture"], "unknown": 1}})
+    assert not side(JEPA, [added]).rows
+
+
+def test_drawn_faces_decide_no_claim_about_celeba(monkeypatch, tmp_path):
+    monkeypatch.delenv("CELEBA_ROOT", raising=False)
+    setting = {"architecture": "dit"}
+    cells = trained(setting, "celeba")
+    assert cells[0].row["dataset"] == "celeba-drawn"
+    found = side(setting, cells, "celeba")
+    assert not found.rows and found.missing == "celeba-drawn decides no claim about celeba"
+
+
+def test_rows_without_configs_speak_only_for_what_columns_tell():
+    cells = [Trained(each.row) for each in trained(JEPA)]
+    assert side(JEPA, cells).rows and not side(SHUFFLED, cells).rows
+    assert not side(JEPA | {"set": {"trainer.max_steps": 7500}}, cells).rows
+
+
+def test_half_rise_is_the_first_step_at_half_of_the_end():
+    curve = [
+        {"step": step, "strict_level2": share} for step, share in ((250, 0.0), (500, 0.5), (750, 0.3), (1000, 0.8))
+    ]
+    assert half_rise(curve) == 0.5
+    assert half_rise([{"step": 250, "strict_level2": 0.0}]) is None and half_rise([{"step": 250, "loss": 1.0}]) is None
+
+
+# The file and the whole ----------------------------------------------------------------------------
+
+
+def test_the_file_covers_what_the_papers_claim():
+    loaded = load_claims()
+    names = {claim.name for claim in loaded.claims}
+    wanted = {f"{rung}-beats-maskgit" for rung in ("dit", "mar", "givt")} | {"vq-rises-later", "jepa-improves-maskgit"}
+    wanted |= {"dit-tokenizer-is-irrelevant", "full-beats-quantized", "no-dropout-beats-dropout"}
+    assert wanted <= names
+    assert {claim.type for claim in loaded.claims} == {"greater", "equivalent", "ordered"}
+    assert all(claim.margin == 0.1 for claim in loaded.claims if claim.type == "equivalent")
+    assert loaded.file_hash == hashlib.sha256(CLAIMS.read_bytes()).hexdigest()[:12]
+    assert {row["claim"] for row in power_rows(loaded, "objectives")} >= {"dit-beats-maskgit", "masking-is-irrelevant"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("type: greater", "type: larger", "no type 'larger'"),
+        ("sides: [dit, mar]", "sides: [dit, marr]", "no setting 'marr'; did you mean 'mar'"),
+        ("sides: [dit, mar]", "sides: [dit, mar, givt]", "compares 3 sides"),
+        ("name: denoising-is-irrelevant", "name: input-is-irrelevant", "same name"),
+        ('figure: "4a, 4c", ', "", "full-beats-quantized does not say figure"),
+    ],
+)
+def test_what_is_wrong_in_a_claims_file_is_told(tmp_path, old, new, message):
+    text = CLAIMS.read_text()
+    assert old in text
+    (tmp_path / "claims.yaml").write_text(text.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        load_claims(tmp_path / "claims.yaml")
+
+
+def small(*claims: Claim, settings: dict[str, Any] | None = None) -> Claims:
+    return Claims(claims, settings or load_claims().settings, 0.95, 0.1, "hash")
+
+
+def test_the_reference_table_gives_the_numbers_of_the_contrasts():
+    rows = read_csv(LAPTOP)
+    expected = {row["claim"].split(" in ")[0]: row for row in contrast_table(rows)}
+    settings = dict(load_claims().settings) | {
+        "longer": {"architecture": "maskgit", "set": {"trainer.max_steps": 7500}}
+    }
+    five = {"shapes2d": 5}
+    loaded = {claim.name: claim for claim in load_claims().claims}
+    chosen = [
+        loaded[name]
+        for name in ("dit-beats-maskgit", "mar-beats-maskgit", "givt-beats-maskgit", "jepa-improves-maskgit")
+    ]
+    chosen.append(Claim("longer", "ours", "", "objectives", five, "greater", ("longer", "maskgit")))
+    own = {"jepa": "maskgit-jepa", "longer": "maskgit-longer"}
+    found = verdicts(small(*chosen, settings=settings), of_table(rows), composer())
+    for row in (row for row in found if row["dataset"] == "shapes2d"):
+        first, second = (own.get(name, name) for name in row["sides"].split(" > "))
+        contrast = expected[f"{first} minus {second}"]
+        assert [row[key] for key in ("effect", "low", "high", "n", "verdict")] == [
+            contrast[key] for key in ("estimate", "low", "high", "n", "verdict")
+        ]
+        assert len(row["cells"].split()) == 10
+
+
+def test_a_results_folder_is_decided_and_traced(tmp_path, monkeypatch, capsys):
+    """Claim -> contrast -> cells -> records, by the command, for each dataset on its own."""
+    store, made = Store(tmp_path), composer()
+    for architecture, shares in (("dit", HIGH), ("maskgit", LOW)):
+        for each in trained({"architecture": architecture}, shares=tuple(shares), made=made):
+            record = {"cell": each.row["cell"], "state": "ok", "row": each.row, "config": each.config}
+            store.cell(each.row["cell"]).folder.mkdir(parents=True)
+            store.write_record(each.row["cell"], record)
+    (claim,) = (claim for claim in load_claims().claims if claim.name == "dit-beats-maskgit")
+    monkeypatch.setattr(claims_module, "load_claims", lambda: small(claim, settings=SETTINGS))
+    from benchmark.cli import main
+
+    assert main(["claims", "--preset", "laptop", "--results", str(tmp_path)]) == 0
+    assert "supported" in capsys.readouterr().out
+    shapes, clips = read_csv(tmp_path / "verdicts.csv")
+    assert (shapes["verdict"], clips["verdict"], shapes["claims_file"]) == ("supported", "undecided", "hash")
+    assert set(shapes) == set(COLUMNS) and shapes["n"] == "5 + 5" and clips["n"] == "0 + 0"
+    assert {store.read_record(name)["row"]["architecture"] for name in shapes["cells"].split()} == {"dit", "maskgit"}
+    assert of_store(store)[0].row["strict_level2_half"] is None
