@@ -21,7 +21,7 @@ from benchmark.tables import Row, is_number, read_csv
 DEVELOPMENT = 100  # seeds from here on chose recipes; they decide nothing
 # Of `trainer`: where and how fast, not what. Bits change, the setting that a claim is about does not.
 HARDWARE = ("device", "devices", "nodes", "precision", "threads", "compile", "log_every", "keep_checkpoints")
-TOLD_BY_COLUMNS = ("trainer.max_steps", "seeds.data", "seeds.tokenizer", "seeds.probe")
+TOLD_BY_COLUMNS = ("trainer.max_steps",)  # not `follow`: seed 0 looks as if it did
 HALF = "strict_level2_half"  # share of the run after which the curve first reached half of where it ended
 
 

@@ -184,6 +184,7 @@ def test_rows_without_configs_speak_only_for_what_columns_tell():
     cells = [Trained(each.row) for each in trained(JEPA)]
     assert side(JEPA, cells).rows and not side(SHUFFLED, cells).rows
     assert not side(JEPA | {"set": {"trainer.max_steps": 7500}}, cells).rows
+    assert not side(JEPA | {"set": {"seeds.tokenizer": "follow"}}, cells).rows  # seed 0 looks as if it followed
 
 
 def test_half_rise_is_the_first_step_at_half_of_the_end():
