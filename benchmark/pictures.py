@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ROOM = 6 * 2**20  # bytes that embedded samples may take in a page; what comes after is linked
 WIDEST = 1100  # px; more than a page shows
-DPI = 144  # of figures: twice what a page shows
+SCALE = 1.5  # pixels of a figure for each that a page shows it in, so that it is sharp on finer screens
 QUALITY = 80  # of WebP: labels in the pictures stay readable
 
 
@@ -26,7 +26,7 @@ class Picture:
 
     source: str  # a data: address
     text: str  # what it shows, for who does not see it
-    width: int
+    width: int  # in which it is shown where there is room, px
     height: int
     file: Path
 
@@ -43,13 +43,16 @@ class Pictures:
         from PIL import Image
 
         drawn = io.BytesIO()
-        figure.savefig(drawn, dpi=DPI, format="png")
+        figure.savefig(drawn, dpi=SCALE * 96, format="png")
         image = Image.open(drawn).convert("RGB")
         path = self.folder / name
         with replacing(path) as aside:
             image.save(aside, "PNG", optimize=True)
         self._written.add(path)
-        return Picture(_data(path.read_bytes(), "png"), text, *image.size, path)
+        held = io.BytesIO()
+        image.save(held, "WEBP", lossless=True)  # the same pixels in half the room
+        width, height = (round(side / SCALE) for side in image.size)
+        return Picture(_data(held.getvalue(), "webp"), text, width, height, path)
 
     def embed(self, path: Path, text: str) -> Picture | None:
         """A cell's picture, smaller; None where there is none, it cannot be read, or the page is full."""

@@ -47,13 +47,10 @@ def composition_figure(cells: Sequence[Row], curves: Curves, levels: Levels, nam
             panel.plot(*mean_curve(curve, f"comp_{composition}"), lw=0.8, ls=DASHES, **look)
             panel.plot(*mean_curve(curve, f"strict_comp_{composition}"), lw=1.1, **look)
         ink = INKS[min(levels[composition], 2)]
-        panel.set_title(f"{composition}  {names.get(composition, '')}".rstrip(), loc="left", color=ink, fontsize=9)
-        panel.annotate(
-            LEVELS[min(levels[composition], 2)], (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=7
-        )
-        panel.set(xscale="log", ylim=(-0.03, 1.03))
-        if min(steps) < max(steps):
-            panel.set_xlim(min(steps), max(steps))
+        head = f"{composition}, level {levels[composition]}\n{names.get(composition, '')}".rstrip()
+        panel.set_title(head, loc="left", color=ink, fontsize=8.5)
+        panel.set_ylim(-0.03, 1.03)
+        _log_steps(panel, min(steps), max(steps))
     for panel in panels.flat[len(levels) :]:
         panel.set_visible(False)
     figure.supxlabel("training step (log)", fontsize=9)
@@ -104,7 +101,7 @@ def threshold_figure(groups: Sequence[Group], redrawn: Mapping[str, Mapping[int,
                 mean = [math.fsum(shares) / len(seeds) for shares in zip(*seeds, strict=True)]
                 panel.plot(FACTORS, mean, lw=2, ms=3.5, **look)
         panel.set(xscale="log", ylim=(-0.03, 1.03))
-        panel.set_xticks([0.5, 0.7, 1.0, 1.4, 2.0], ["½", "0.7", "frozen", "1.4", "2"])
+        panel.set_xticks([0.5, 0.7, 1.0, 1.4, 2.0], ["0.5", "0.7", "1 (frozen)", "1.4", "2"])
         panel.minorticks_off()
         panel.set_title(LEVELS[level], loc="left", color=INKS[level])
     figure.supxlabel("tolerance, as a multiple of the frozen judge's", fontsize=9)
