@@ -236,7 +236,10 @@ def test_every_command_has_a_function_and_a_help():
     parser = build_parser()
     names = next(action for action in parser._actions if action.dest == "command").choices
     assert all(callable(getattr(commands, name)) for name in names)
-    assert set(names) == {"run", "plan", "status", "leaderboard", "evaluate", "prepare", "cancel"}
+    assert set(names) == {"run", "plan", "status", "leaderboard", "evaluate", "prepare", "cancel"} | {
+        "claims",
+        "report",
+    }
 
 
 # Without torch -------------------------------------------------------------------------------------
