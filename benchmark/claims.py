@@ -31,6 +31,7 @@ COLUMNS = (
 )
 SHOWN = ("claim", "dataset", "verdict", "effect", "low", "high", "n", "verdict_holm", "more_seeds", "note")
 REQUIRED = ("name", "paper", "figure", "grid", "datasets", "type", "sides")
+FLOOR = 0.02  # a mean share below which a side does not do what is asked
 POWER_SEEDS = (3, 5, 10)
 
 
@@ -142,7 +143,7 @@ def verdict_row(claim: Claim, dataset: str, sides: Sequence[Side], confidence: f
         "verdict_planned": planned.verdict if planned else UNDECIDED,
         "suspicious": sum(side.suspicious for side in sides),
         "failed": sum(side.failed for side in sides),
-        "note": "; ".join(remark for side in sides for remark in side.remarks(claim.measure)),
+        "note": "; ".join([*_floor(claim, sides), *(text for side in sides for text in side.remarks(claim.measure))]),
         "cells": " ".join(row["cell"] for side in sides for row in side.rows),
     }
 
@@ -176,6 +177,13 @@ def power_rows(claims: Claims, grid: str) -> list[Row]:
             {"claim": claim.name, "sides": claim.text, "margin": claim.margin, "expected": expected, **reckoned}
         )
     return rows
+
+
+def _floor(claim: Claim, sides: Sequence[Side]) -> list[str]:
+    """A remark where nobody does what is measured: sides are then equal for want of anything to differ in."""
+    if not all(side.rows for side in sides) or any(each.mean > FLOOR for each in _moments(claim, sides)):
+        return []
+    return [f"every side at the floor ({claim.measure} at most {FLOOR:g}): this tells little"]
 
 
 def _moments(claim: Claim, sides: Sequence[Side]) -> list[Moments]:

@@ -109,6 +109,12 @@ def test_bimodal_seeds_are_named():
     )
 
 
+def test_sides_that_both_fail_are_equal_for_want_of_anything_to_differ_in():
+    nothing = decide(rows_of([0.0] * 5), rows_of([0.01] * 5), kind="equivalent", margin=0.1)
+    assert nothing["verdict"] == "supported" and nothing["note"].startswith("every side at the floor")
+    assert decide(rows_of(LOW), rows_of(LOW), kind="equivalent", margin=0.1)["note"] == ""
+
+
 def test_holm_corrects_over_a_grid_only():
     base = {"verdict": "supported"}
     rows = [{**base, "grid": "a", "p": 0.01}, {**base, "grid": "a", "p": 0.04}, {**base, "grid": "b", "p": 0.04},
