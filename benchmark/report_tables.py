@@ -29,6 +29,10 @@ CEILINGS = (
     *("psnr", "codebook_usage", "codes_never_trained", "held_out_codes_never_trained"),
 )
 SETTING = ("tokenizer", "preset", "seed_data", "seed_tokenizer", "seed_probe")  # what cells of one ceiling share
+VERDICT = (  # what is shown of a verdict; how it was come by is folded away
+    *("claim", "verdict", "effect", "low", "high", "n"),
+    *("seeds_missing", "more_seeds", "verdict_holm", "preset", "note"),
+)
 WRONG = "accepted, but another composition"
 WORDS = {
     **{f"strict_level{number}": f"strict level {number}" for number in range(3)},
@@ -95,9 +99,9 @@ def verdict_table(path: Path, dataset: str) -> Table | None:
     rows = [row for row in rows if row.get("dataset") in (dataset, None)]
     if not rows:
         return None
-    first = [name for name in ("claim", "verdict", "effect", "low", "high", "n", "seeds_missing") if name in rows[0]]
+    first = [name for name in VERDICT if name in rows[0]]
     shown = [*first, *(name for name in rows[0] if name not in first and name != "dataset")]
-    folded = {name for name in shown if "hash" in name}
+    folded = set(shown) - set(first)
     table = Table("Verdicts", [(_words(name), name in folded) for name in shown])
     table.rows = [[_entry(name, row.get(name)) for name in shown] for row in rows]
     return table
