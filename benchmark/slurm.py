@@ -130,7 +130,7 @@ def make_jobs(
 def shared_out(sizes: Sequence[int], total: int) -> list[int]:
     """How many tasks of each array may run at once, so that arrays end at about the same time; at least one of each."""
     limits = [1] * len(sizes)
-    for _ in range(total - len(sizes)):
+    for _ in range(total - len(sizes) if sizes else 0):
         waiting = max(range(len(sizes)), key=lambda index: sizes[index] / limits[index])
         if limits[waiting] >= sizes[waiting]:
             break  # all run at once

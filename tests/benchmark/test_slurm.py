@@ -117,6 +117,10 @@ def test_cells_of_another_number_of_devices_are_an_array_of_their_own(cluster, t
     assert sorted("--ntasks-per-node=2" in script for script in scripts) == [False, True]
 
 
+def test_nothing_to_submit_is_shared_out_among_no_arrays():
+    assert slurm.shared_out([], 8) == []
+
+
 def most_at_once(jobs: list[Job], order: random.Random) -> int:
     """Run jobs as SLURM would, tasks ending in any order; the most that were running at once."""
     limit = {job.name: int(re.search(r"--array=0-\d+%(\d+)", job.text).group(1)) for job in jobs}

@@ -26,7 +26,7 @@ from probes.negative_images import NegativeImages
 from probes.strict_features import StrictFeatures, make_strict
 
 SIDE = 16
-COUNT = 160  # faces of each part
+COUNT = 320  # faces of each part
 WEIGHTS = torch.tensor([4, 2, 1])
 EASY = ("noise", "shuffled", "blank")
 
@@ -36,8 +36,8 @@ class Faces(NamedTuple):
 
     judge: StrictFeatures
     accepts: dict[str, float]
-    images: Tensor  # (160, 3, 16, 16) uint8, of the part that sets the thresholds and measures
-    groups: Tensor  # (160,)
+    images: Tensor  # (320, 3, 16, 16) uint8, of the part that sets the thresholds and measures
+    groups: Tensor  # (320,)
 
 
 def draw(seed: int) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ def negatives(faces) -> dict[str, Tensor]:
 
 def test_real_images_are_accepted_and_negatives_less(faces) -> None:
     accepts = faces.accepts
-    assert accepts["accepted_real"] >= 0.9  # of 80, by thresholds that stand on 80 others
+    assert accepts["accepted_real"] >= 0.9  # of 160, by thresholds that stand on 160 others
     assert all(accepts[f"accepted_{kind}"] <= 0.02 for kind in EASY)
     assert accepts["accepted_mean"] <= 0.15
 

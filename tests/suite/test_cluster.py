@@ -92,7 +92,8 @@ def rank(number: int) -> psutil.Process | None:
 @pytest.mark.timeout(900)
 def test_a_cell_on_two_devices_goes_on_after_one_of_its_ranks_was_killed(tmp_path, monkeypatch):
     results, undisturbed = tmp_path / "results", tmp_path / "undisturbed"
-    selection = ("--preset", "smoke", "--only", "architecture=mar", "trainer.max_steps=120", "trainer.devices=2")
+    only = ("--only", "dataset=shapes2d", "architecture=mar")
+    selection = ("--preset", "smoke", *only, "trainer.max_steps=120", "trainer.devices=2")
     running.run("run", *selection, results=undisturbed, code=1)  # by the launcher's own ranks
     shutil.copytree(undisturbed / "artefacts", results / "artefacts")
     with cluster(tmp_path / "cluster") as environment:
@@ -135,7 +136,7 @@ from architectures.base import GenerativeModel, architecture
 
 @dataclass
 class SlowConfig:
-    seconds: float = 1.0  # of a step
+    seconds: float = 3.0  # of a step
 
 
 @architecture("slow", SlowConfig)
@@ -163,14 +164,14 @@ def test_a_cell_that_outlives_its_time_limit_is_requeued_until_it_is_done(tmp_pa
     results, plugin = tmp_path / "results", tmp_path / "slow.py"
     plugin.write_text(SLOW)
     only = ("--only", "dataset=shapes2d", "architecture=slow")
-    selection = ("--plugin", plugin, "--preset", "smoke", *only, "trainer.max_steps=25")
+    selection = ("--plugin", plugin, "--preset", "smoke", *only, "trainer.max_steps=45")
     undisturbed = tmp_path / "undisturbed"
     running.run("run", *selection, results=undisturbed, code=1)
     shutil.copytree(undisturbed / "artefacts", results / "artefacts")  # they take longer than the limit
     with cluster(tmp_path / "cluster") as environment:
         for key, value in environment.items():
             monkeypatch.setenv(key, value)
-        site = (*SITE, "slurm.time=00:01:00", "slurm.warn_seconds=15")  # Slurm counts limits in minutes
+        site = (*SITE, "slurm.time=00:02:00", "slurm.warn_seconds=15")  # in minutes; it may warn one too early
         running.run("run", "--slurm", *selection, *site, results=results, code=0)
         cells = submissions(results)[-1]
 
