@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmark.cell import Cell
+from benchmark.composer import Composer, LeftOut
 from benchmark.config import NAMED, ConfigError, Override
-from benchmark.grid import Choice, Composer, LeftOut, load_grid
+from benchmark.grid import Choice, load_grid
 from benchmark.machine import Machine
 from benchmark.registry import Registry
 

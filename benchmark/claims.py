@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.composer import Composer
 from benchmark.config import CONFIGS, ConfigError, nearest, read_yaml
 from benchmark.contrasts import UNDECIDED
 from benchmark.decisions import RULES, Decision, holm, more_seeds, power
 from benchmark.evidence import Side, Trained, find_side
-from benchmark.grid import Composer
 from benchmark.statistics import Moments
 from benchmark.tables import Row
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from benchmark import launch, ranks, slurm, submission, workers
 from benchmark.cell import Cell
 from benchmark.cli import Tokens
+from benchmark.composer import Composer
 from benchmark.config import NAMED, ConfigError, Layer, nearest
 from benchmark.files import write_text
-from benchmark.grid import Composer, load_grid
+from benchmark.grid import load_grid
 from benchmark.leaderboard import SHOWN, columns, rebuild
 from benchmark.machine import Machine, this_machine
 from benchmark.plan import Plan, check_writable, duration, plan_cells, plan_grid, plan_stored

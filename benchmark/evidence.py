@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.cell import Cell
+from benchmark.composer import Composer
 from benchmark.config import NAMED, hashed_part
-from benchmark.grid import Choice, Composer, nested_keys, of_preset
+from benchmark.grid import Choice, nested_keys, of_preset
 from benchmark.leaderboard import SHARES, binomial_floor, leaderboard
 from benchmark.statistics import BIMODAL_GAP, Moments, bimodal, moments, wilson
 from benchmark.store import Store

@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 
 from benchmark.cell import Cell
+from benchmark.composer import Composer, LeftOut
 from benchmark.config import NAMED, ConfigError, Override
 from benchmark.estimate import GIGABYTE, Estimate, Estimator, disk_bytes, total_minutes
-from benchmark.grid import Composer, LeftOut, choices, load_grid, parse_only
+from benchmark.grid import choices, load_grid, parse_only
 from benchmark.machine import Machine
 from benchmark.registry import Registry
 from benchmark.states import FAILED, State, state_of

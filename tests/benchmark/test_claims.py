@@ -11,10 +11,11 @@ from benchmark import ROOT
 from benchmark import claims as claims_module
 from benchmark.cell import Cell
 from benchmark.claims import CLAIMS, COLUMNS, Claim, Claims, corrected, load_claims, power_rows, verdict_row, verdicts
+from benchmark.composer import Composer
 from benchmark.config import ConfigError, Override
 from benchmark.contrasts import contrast_table
 from benchmark.evidence import Trained, choice_of, find_side, half_rise, of_store, of_table, side_of
-from benchmark.grid import Composer, load_grid
+from benchmark.grid import load_grid
 from benchmark.machine import Machine
 from benchmark.registry import discover
 from benchmark.store import Store

@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 
 from benchmark.cell import Cell
+from benchmark.composer import Composer
 from benchmark.config import (
     CONFIGS,
     ConfigError,
@@ -21,7 +22,7 @@ from benchmark.config import (
     read_yaml,
     stable_hash,
 )
-from benchmark.grid import Choice, Composer, load_grid
+from benchmark.grid import Choice, load_grid
 from benchmark.machine import Machine
 from benchmark.registry import discover
 from benchmark.schema import Schema

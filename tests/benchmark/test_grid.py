@@ -6,9 +6,10 @@ from itertools import product
 import pytest
 
 from benchmark.cell import Cell
+from benchmark.composer import Composer, LeftOut
 from benchmark.config import ConfigError, Override
 from benchmark.estimate import Estimate, Estimator, disk_bytes, total_minutes
-from benchmark.grid import Choice, Composer, LeftOut, choices, load_grid, parse_only
+from benchmark.grid import Choice, choices, load_grid, parse_only
 from benchmark.machine import Machine
 from benchmark.plan import plan_grid
 from benchmark.registry import discover

@@ -7,9 +7,10 @@ import pytest
 
 from benchmark.cell import Cell
 from benchmark.claims import load_claims
+from benchmark.composer import Composer
 from benchmark.config import ConfigError
 from benchmark.evidence import choice_of
-from benchmark.grid import Composer, Part, choices, load_grid, nested_keys, parse_only
+from benchmark.grid import Part, choices, load_grid, nested_keys, parse_only
 from benchmark.machine import Machine
 from benchmark.registry import discover
 

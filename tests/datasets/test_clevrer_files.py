@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from benchmark.cell import Cell
+from benchmark.composer import Composer
 from benchmark.config import Override
-from benchmark.grid import Choice, Composer, load_grid
+from benchmark.grid import Choice, load_grid
 from benchmark.machine import Machine
 from benchmark.registry import discover
 from datasets.base import DATASETS, PARTS, DataError

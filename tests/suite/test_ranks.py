@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from tests.suite import running
 
-CELL = ("run", "--preset", "smoke", "--only", "architecture=mar", "trainer.precision=32", "trainer.max_steps=120")
+RUN = ("run", "--preset", "smoke", "--only", "dataset=shapes2d")
+CELL = (*RUN, "architecture=mar", "trainer.precision=32", "trainer.max_steps=120")
 pytestmark = pytest.mark.ddp
 
 
@@ -108,7 +109,7 @@ def test_what_goes_wrong_in_one_rank_is_the_reason_of_the_cell(tmp_path):
     plugin = tmp_path / "faulty.py"
     plugin.write_text(FAULTY)
     results = tmp_path / "results"
-    command = ("run", "--preset", "smoke", "--plugin", plugin, "--only", "architecture=faulty", "trainer.devices=2")
+    command = (*RUN, "architecture=faulty", "--plugin", plugin, "trainer.devices=2")
     running.run(*command, results=results, code=1)
     assert record(results)["state"] == "failed"
     assert record(results)["reason"] == "rank 1: RuntimeError: the flux capacitor is empty"
