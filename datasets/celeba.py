@@ -31,7 +31,7 @@ from datasets.faces.decode import WIDTH, decode_rows
 from datasets.faces.listing import Listing, open_listing
 from datasets.faces.lists import FacesError
 from datasets.faces.parts import classes_of, count_cells, split_parts
-from datasets.faces.people import values_of
+from datasets.faces.people import GROUPS, values_of
 from datasets.faces.places import PlaceError, locate, resolve_source, where_to_put
 from datasets.faces.writer import write_faces
 from datasets.factors import Composition, FactorSpace
@@ -50,6 +50,9 @@ class CelebAConfig:
     root: str = ""  # folder that has the real files, in any of the three layouts; else the environment's CELEBA_ROOT
     resolution: int = 48  # px; Farid et al. 2025
     crop: int = 178  # px of the image's 178: side of the square in the middle that is kept and scaled
+    nuisance: str = (
+        "all"  # what varies in drawn faces besides the factors: none | all | groups with commas: head,skin,hair
+    )
     balance: str = "equal"  # equal | natural: how often batches of generators show each composition
     train_per_composition: int = 10_000  # for tokenizers and generators; Okawa et al. 2023; real: 0 is all
     probe_per_composition: int = 2_500  # for training judges; real: 0 is all
@@ -74,7 +77,16 @@ class CelebAConfig:
             asked = {"note": note} if values["source"] == "auto" else {}
             return {"source": source, "label": "celeba-drawn", **asked}
         place = locate(root)
-        return {"source": source, "root": os.path.abspath(root), "listing": place.fingerprint() if place else ""}
+        listing = place.fingerprint() if place else ""
+        return {"source": source, "root": os.path.abspath(root), "listing": listing, "nuisance": "all"}
+
+    @property
+    def nuisances(self) -> tuple[str, ...]:
+        """The groups of nuisances that vary in drawn faces."""
+        named = {"none": (), "all": tuple(GROUPS)}
+        return (
+            named[self.nuisance] if self.nuisance in named else tuple(name.strip() for name in self.nuisance.split(","))
+        )
 
     def validate(self) -> None:
         """Refuse what cannot be read or drawn; raises ValueError, naming the key and the remedy."""
@@ -82,6 +94,10 @@ class CelebAConfig:
             raise ValueError(f"{KEY}.source={self.source} is unknown; use auto, real or drawn")
         if self.balance not in ("equal", "natural"):
             raise ValueError(f"{KEY}.balance={self.balance} is unknown; use equal or natural")
+        unknown = [name for name in self.nuisances if name not in GROUPS]
+        if unknown:
+            known = ", ".join(GROUPS)
+            raise ValueError(f"{KEY}.nuisance={self.nuisance}: use none, all, or some of {known} with commas")
         if self.resolution < 8:
             raise ValueError(f"{KEY}.resolution={self.resolution}: use 8 or more")
         if not self.resolution <= self.crop <= WIDTH:
@@ -97,7 +113,7 @@ class CelebA(CompositionalDataModule):
     """Images (C, H, W) in the order of their names; ``source`` has to be ``real`` or ``drawn``."""
 
     config: CelebAConfig
-    version = 2  # drawn mouths are larger
+    version = 3  # drawn nuisances are in groups
     block = 256  # images decoded by a process at once
     parallel = True
     strict_judge = "features"
@@ -181,7 +197,8 @@ class CelebA(CompositionalDataModule):
             if self.drawn:
                 self._forget()
                 self._root, begun = folder / WRITTEN, PAINTING
-                write_faces(self._root, self.seed, self.part_sizes(), lambda share: progress(PAINTING * share))
+                varying, done = self.config.nuisances, lambda share: progress(PAINTING * share)
+                write_faces(self._root, self.seed, self.part_sizes(), varying, done)
             super().generate(folder, lambda share: progress(begun + (1 - begun) * share))
             manifest = json.loads((folder / MANIFEST).read_text())
             _replace(folder / MANIFEST, json.dumps({**manifest, "origin": self._found()}, indent=1) + "\n")

@@ -7,8 +7,9 @@ its own, drawn without looking at the factors; ``drawn`` says how it is used. So
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -16,21 +17,21 @@ from torch import Tensor
 from datasets.faces.cells import WIDTHS, space_of
 from datasets.factors import seed_for
 
-NUISANCES = (
-    *("x", "y", "scale", "tilt", "face_width", "face_height", "jaw", "skin", "warmth"),
-    *(
-        "ground_hue",
-        "ground_depth",
-        "ground_light",
-        "ground_shade",
-        "cloth_hue",
-        "cloth_depth",
-        "cloth_light",
-        "collar",
-    ),
-    *("hair_length", "hair_volume", "hairline", "fringe", "parting", "strands"),
-    *("eye_size", "eye_spacing", "eye_height", "iris", "brow_height", "brow_tilt", "brow_weight", "glasses"),
-    *("nose_length", "nose_width", "mouth_height", "mouth_width", "mouth_open", "lips", "blush", "stubble"),
+GROUPS = {  # what varies besides the factors, by what can be switched off together
+    "place": ("x", "y", "scale", "tilt"),
+    "head": ("face_width", "face_height", "jaw"),
+    "skin": ("skin", "warmth", "blush", "stubble"),
+    "ground": ("ground_hue", "ground_depth", "ground_light", "ground_shade"),
+    "clothes": ("cloth_hue", "cloth_depth", "cloth_light", "collar"),
+    "hair": ("hair_length", "hair_volume", "hairline", "fringe", "parting", "strands"),
+    "eyes": ("eye_size", "eye_spacing", "eye_height", "iris", "brow_height", "brow_tilt", "brow_weight"),
+    "glasses": ("glasses",),
+    "nose": ("nose_length", "nose_width"),
+    "mouth": ("mouth_height", "mouth_width", "mouth_open", "lips"),
+}
+NUISANCES = tuple(chain.from_iterable(GROUPS.values()))
+STILL = (
+    0.5  # the number of a nuisance that does not vary: the middle of its range; no glasses, no stubble, a closed mouth
 )
 
 
@@ -40,14 +41,14 @@ class People:
 
     classes: Tensor  # (B, 3) int64: gender, smile, hair
     values: Tensor  # (B, 4) float32: curve of the mouth in half widths, sRGB of the hair in [0, 1]
-    nuisances: Tensor  # (B, len(NUISANCES)) float64 in [0, 1)
+    nuisances: Tensor  # (B, len(NUISANCES)) float64 in [0, 1); STILL where they do not vary
 
     def __len__(self) -> int:
         return len(self.classes)
 
 
-def draw_people(seed: int, indices: Sequence[int]) -> People:
-    """Faces by their indices."""
+def draw_people(seed: int, indices: Sequence[int], groups: Collection[str] = GROUPS) -> People:
+    """Faces by their indices; only nuisances of ``groups`` vary, and the others' draws stay what they were."""
     space = space_of(drawn=True)
     table = torch.tensor([space.class_indices(composition) for composition in space.compositions])
     uniform = torch.empty(len(indices), len(WIDTHS) + len(NUISANCES), dtype=torch.float64)
@@ -55,7 +56,9 @@ def draw_people(seed: int, indices: Sequence[int]) -> People:
         generator = torch.Generator().manual_seed(seed_for(seed, "faces", index))
         uniform[row] = torch.rand(uniform.shape[1], generator=generator, dtype=torch.float64)
     classes = table[torch.tensor(list(indices), dtype=torch.int64) % len(table)]
-    return People(classes, values_of(classes, uniform[:, : len(WIDTHS)]), uniform[:, len(WIDTHS) :])
+    varies = torch.tensor([group in groups for group, names in GROUPS.items() for _ in names])
+    nuisances = torch.where(varies, uniform[:, len(WIDTHS) :], STILL)
+    return People(classes, values_of(classes, uniform[:, : len(WIDTHS)]), nuisances)
 
 
 def values_of(classes: Tensor, uniform: Tensor) -> Tensor:

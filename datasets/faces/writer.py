@@ -6,7 +6,7 @@ The lists are written last, each whole or not at all: a folder without them is u
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from datasets.base import PARTS
 from datasets.faces.drawn import encode, paint
 from datasets.faces.lists import HEADER, NAMES, VALUE_COLUMNS
-from datasets.faces.people import draw_people
+from datasets.faces.people import GROUPS, draw_people
 from datasets.faces.places import ATTRIBUTE_LIST, IMAGE_FOLDER, PARTITION_LIST, VALUE_LIST
 from datasets.factors import seed_for
 from datasets.loading import in_order
@@ -26,13 +26,18 @@ Rows = tuple[int, np.ndarray, np.ndarray]  # number of the first face, (B, 3) cl
 
 
 def write_faces(
-    folder: Path, seed: int, counts: dict[str, int], progress: Callable[[float], None] = lambda share: None
+    folder: Path,
+    seed: int,
+    counts: dict[str, int],
+    groups: Collection[str] = GROUPS,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> None:
-    """Write drawn faces; face ``i`` of a part is a function of (seed, part, i) alone.
+    """Write drawn faces; face ``i`` of a part is a function of (seed, part, i) and what varies alone.
 
     Args:
         folder: made if it is missing; becomes a copy of CelebA in the standard layout.
         counts: how many faces each of ``PARTS`` has: CelebA's partitions 0, 1 and 2.
+        groups: which groups of nuisances vary.
         progress: called with the share done, from 0 to 1.
     """
     (folder / IMAGE_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -43,7 +48,7 @@ def write_faces(
     attributes = [str(total), HEADER + " "]
     partition: list[str] = []
     values = [",".join(("image_id", *VALUE_COLUMNS))]
-    for first, classes, drawn in _painted(folder / IMAGE_FOLDER, seed, counts):
+    for first, classes, drawn in _painted(folder / IMAGE_FOLDER, seed, counts, groups):
         for row, (shown, value) in enumerate(zip(classes.tolist(), drawn.tolist(), strict=True)):
             name = _name(first + row)
             attributes.append(f"{name} {_attributes(*shown)}")
@@ -57,7 +62,7 @@ def write_faces(
         os.replace(aside, path)
 
 
-def _painted(folder: Path, seed: int, counts: dict[str, int]) -> Iterator[Rows]:
+def _painted(folder: Path, seed: int, counts: dict[str, int], groups: Collection[str]) -> Iterator[Rows]:
     """Paint and write all faces, some at a time, and tell what they show, in order."""
     tasks, first = [], 0
     for part in PARTS:
@@ -67,7 +72,7 @@ def _painted(folder: Path, seed: int, counts: dict[str, int]) -> Iterator[Rows]:
 
     def painted(task: int) -> Rows:
         part, start, stop, first = tasks[task]
-        people = draw_people(seed_for(seed, "celeba", part), range(start, stop))
+        people = draw_people(seed_for(seed, "celeba", part), range(start, stop), groups)
         for row in range(len(people)):
             (folder / _name(first + row)).write_bytes(encode(paint(people, row)))
         return first, people.classes.numpy(), people.values.numpy()

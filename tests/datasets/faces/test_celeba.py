@@ -101,6 +101,10 @@ def test_the_files_are_written_as_celeba_is(tmp_path):
         ({"source": "fake"}, "dataset.celeba.source=fake is unknown; use auto, real or drawn"),
         ({"source": "auto"}, "dataset.celeba.source=auto has to be resolved first; use real or drawn"),
         ({"balance": "odd"}, "dataset.celeba.balance=odd is unknown; use equal or natural"),
+        (
+            {"nuisance": "head,hat"},
+            "dataset.celeba.nuisance=head,hat: use none, all, or some of place, head, skin, ground",
+        ),
         ({"resolution": 4}, "dataset.celeba.resolution=4: use 8 or more"),
         ({"crop": 200}, r"dataset.celeba.crop=200: use 16 \(the resolution\) to 178"),
         ({"test_per_composition": 0}, "dataset.celeba.test_per_composition=0: use 1 or more"),

@@ -10,7 +10,7 @@ from PIL import Image
 from datasets.faces.cells import CURVES, HAIR, WIDTHS, space_of
 from datasets.faces.decode import decode
 from datasets.faces.drawn import HEIGHT, WIDTH, encode, paint
-from datasets.faces.people import NUISANCES, draw_people
+from datasets.faces.people import GROUPS, NUISANCES, STILL, draw_people
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,17 @@ def test_nuisances_do_not_depend_on_the_factors_or_on_each_other(people):
     correlation[:, 7:].fill_diagonal_(0)
     assert correlation.abs().max() < 0.055  # 5 standard errors
     assert (people.nuisances.mean(0) - 0.5).abs().max() < 0.02
+
+
+def test_what_is_switched_off_stays_in_the_middle_and_the_rest_as_it_was(people):
+    still = draw_people(0, range(64), ("hair", "mouth"))
+    varies = [name in {*GROUPS["hair"], *GROUPS["mouth"]} for name in NUISANCES]
+    assert torch.equal(still.nuisances[:, varies], people.nuisances[:64, varies])
+    assert (still.nuisances[:, [not each for each in varies]] == STILL).all() and sum(varies) == 10
+    assert torch.equal(still.values, people.values[:64])
+    faces = np.stack([pixels(draw_people(0, range(64), ()), row) for row in range(0, 64, 8)])
+    assert np.ptp(faces, axis=0)[:40].max() < 1e-9  # of one composition, above the hair: one ground
+    assert np.ptp(np.stack([pixels(people, row) for row in range(0, 64, 8)]), axis=0)[:40].max() > 0.2
 
 
 def test_values_spread_around_the_centre_of_their_class(people):
