@@ -73,18 +73,40 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_plan_and_status(commands)
+    _add_prepare(commands)
+    _add_evaluate(commands)
+    _add_command(commands, "cancel", "cancel what is left in SLURM's queue of this results folder")
+    _add_leaderboard(commands)
+    _add_report(commands)
+    _add_claims(commands)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    help_text = "train and judge the cells of a grid that are not finished, and write the leaderboard"
+    run = _add_command(commands, "run", help_text)
+    _add_selection(run)
+    run.add_argument("--jobs", default="auto", metavar="N|auto", help="cells side by side")
+    run.add_argument(
+        "--allow-different-hardware", action="store_true", help="resume what began on another kind of device"
+    )
+    run.add_argument("--slurm", action="store_true", help="submit to SLURM instead of running here")
+    run.add_argument("--dry-run", action="store_true", help="with --slurm: print, submit nothing")
+
+
+def _add_plan_and_status(commands: argparse._SubParsersAction) -> None:
     for name, help_text in (
-        ("run", "train and judge the cells of a grid that are not finished, and write the leaderboard"),
         ("plan", "show what `run` would do, how long it takes and what that is taken from; start nothing"),
         ("status", "show the state of every cell, with the reason"),
     ):
-        _add_selection(_add_command(commands, name, help_text))
-    commands.choices["run"].add_argument("--jobs", default="auto", metavar="N|auto", help="cells side by side")
-    commands.choices["run"].add_argument(
-        "--allow-different-hardware", action="store_true", help="resume what began on another kind of device"
-    )
-    commands.choices["run"].add_argument("--slurm", action="store_true", help="submit to SLURM instead of running here")
-    commands.choices["run"].add_argument("--dry-run", action="store_true", help="with --slurm: print, submit nothing")
+        parser = _add_command(commands, name, help_text)
+        _add_selection(parser)
+        _add_format(parser)
+
+
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
     prepare = _add_command(commands, "prepare", "write a dataset's images, and check those that are there")
     what = prepare.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", metavar="D")
@@ -100,30 +122,38 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="N scenes by both of a dataset's renderers",
     )
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = _add_command(commands, "evaluate", "sample and judge a finished cell again, with other settings")
     evaluate.add_argument("--cell", required=True, metavar="ID")
     evaluate.add_argument("--name", default="again", metavar="N", help="of evaluations/N.json (default: again)")
-    _add_command(commands, "cancel", "cancel what is left in SLURM's queue of this results folder")
+
+
+def _add_leaderboard(commands: argparse._SubParsersAction) -> None:
     leaderboard = _add_command(commands, "leaderboard", "write leaderboard.csv and summary.csv from all records")
+    _add_format(leaderboard)
+    leaderboard.add_argument(
+        "--contrasts", action="store_true", help="the contrasts of configs/contrasts.yaml, decided"
+    )
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
     _add_command(
         commands,
         "report",
         "write report/index.html: one page with tables, verdicts, curves, samples, costs, failures and commands, "
         "which needs no network and no other file; its figures lie beside it as PNG",
     )
+
+
+def _add_claims(commands: argparse._SubParsersAction) -> None:
     claims = _add_command(commands, "claims", "decide the claims of configs/claims.yaml and write verdicts.csv")
     claims.add_argument("--preset", default="auto", metavar="P", help="of the cells: smoke, laptop, paper, or auto")
     claims.add_argument(
         "--table", type=Path, metavar="FILE", help="decide from a leaderboard's rows; nothing is written"
     )
     _add_format(claims)
-    for command in ("status", "plan"):
-        _add_format(commands.choices[command])
-    _add_format(leaderboard)
-    leaderboard.add_argument(
-        "--contrasts", action="store_true", help="the contrasts of configs/contrasts.yaml, decided"
-    )
-    return parser
 
 
 def _add_command(commands: argparse._SubParsersAction, name: str, help_text: str) -> argparse.ArgumentParser:
