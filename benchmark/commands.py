@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from benchmark import launch, ranks, slurm, submission, workers
+from benchmark import local, slurm, submission, workers
 from benchmark.cell import Cell
 from benchmark.cli import Tokens
 from benchmark.composer import Composer
@@ -34,15 +34,15 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
         return _submit(arguments, tokens, only_states)
     plan = _plan(arguments, tokens)
     check_writable(plan.store.results)
-    if arguments.cell and (os.environ.get(workers.PIPE) or _is_other_rank(plan)):
-        return _work(plan, arguments)
+    if arguments.cell and local.is_worker(plan):
+        return local.work(plan, arguments)
     before = {name: plan.store.record_count(name) for name in plan.cells}
     selected = plan.longest_first(to_run(plan.states, only_states))
     if arguments.cell and slurm.JOB in os.environ and selected and submission.given_up(plan, arguments.cell):
         selected = []
     plan.check_room(selected)
-    by_srun = ranks.started_by_srun(_world(plan))
-    gpus = [] if by_srun else _gpus(plan)
+    by_srun = local.started_by_srun(plan)
+    gpus = [] if by_srun else local.gpus(plan)
     if plan.nodes > 1 and not by_srun:
         raise ConfigError(f"trainer.nodes={plan.nodes} needs SLURM: submit with --slurm")
     at_once = workers.auto_jobs(plan.threads * plan.devices, gpus) if jobs == "auto" else int(jobs)
@@ -51,9 +51,9 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
     code = 0
     if selected and by_srun:
         os.environ[workers.ENDED_BEFORE] = str(before[arguments.cell])
-        code = _work(plan, arguments)
+        code = local.work(plan, arguments)
     elif selected:
-        code = _launch(plan, selected, at_once, gpus, before, arguments)
+        code = local.launch_cells(plan, selected, at_once, gpus, before, arguments)
     rows = rebuild(plan.store)
     _draw(plan.store, rows)
     selection = [row for row in rows if row["cell"] in plan.cells]
@@ -70,7 +70,7 @@ def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
         _say(render(rows, ("cell", "state", "minutes", "basis"), _form(arguments.format)))
         return 0
     selected = to_run(plan.states, only_states)
-    at_once = min(workers.auto_jobs(plan.threads * plan.devices, _gpus(plan)), max(1, len(selected)))
+    at_once = min(workers.auto_jobs(plan.threads * plan.devices, local.gpus(plan)), max(1, len(selected)))
     _say(*plan.notes, *plan.heading(selected, at_once), summary(plan.states, selected), "")
     _say(_table([row | {"minutes": duration(row["minutes"])} for row in rows], ("cell", "state", "minutes", "basis")))
     if arguments.grid and not arguments.cell:
@@ -155,7 +155,7 @@ def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
     cell = Cell.read(store.cell(arguments.cell).config)
     check_writable(store.results)
     config = _evaluation_config(cell, registry, tokens)
-    _fix_threads(cell)
+    local.fix_threads(cell)
     from benchmark import evaluate
 
     return evaluate.evaluate_again(cell, config, store, registry, arguments.name)
@@ -167,14 +167,14 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     check_writable(store.results)
     if arguments.cell:
         cell = Cell.read(store.cell(arguments.cell).config)
-        _fix_threads(cell)
+        local.fix_threads(cell)
         from benchmark import preparation
 
         return preparation.prepare_cell(cell, store, registry)
     only = [f"dataset={arguments.dataset}"]
     plan = plan_grid(store, registry, this_machine(), DEFAULT_GRID, arguments.preset, only, 1, tokens.overrides)
     cell = next(iter(plan.cells.values()))
-    _fix_threads(cell)
+    local.fix_threads(cell)
     from benchmark import preparation
 
     if arguments.compare_renderers:
@@ -212,67 +212,8 @@ def _submit(arguments: argparse.Namespace, tokens: Tokens, only_states: tuple[st
     site = submission.read_config(discover(arguments.plugin), tokens.overrides)
     plan = _plan(arguments, tokens, slurm.node(site), preset="paper")
     check_writable(plan.store.results)
-    selected, options = to_run(plan.states, only_states), _worker_options(arguments)
+    selected, options = to_run(plan.states, only_states), local.worker_options(arguments)
     return submission.submit(plan, selected, site, options, arguments.dry_run)
-
-
-def _launch(
-    plan: Plan,
-    selected: list[str],
-    jobs: int,
-    gpus: list[str],
-    before: dict[str, int],
-    arguments: argparse.Namespace,
-) -> int:
-    """Run the selected cells, a process each; the launcher's exit code."""
-    return launch.run_cells(
-        selected,
-        plan.store,
-        jobs,
-        plan.threads,
-        gpus=gpus,
-        extra_args=_worker_options(arguments),
-        ended_before={name: before[name] for name in selected},
-        failed_record=plan.failed_record,
-        estimates={name: plan.estimates[name].minutes for name in selected},
-        grace=float(os.environ.get(workers.GRACE, launch.GRACE_SECONDS)),
-    )
-
-
-def _gpus(plan: Plan) -> list[str]:
-    """The GPUs of each cell that runs at once; empty on a CPU.
-
-    Raises:
-        ConfigError: if a cell takes more than there are.
-    """
-    groups = workers.gpu_groups(workers.gpu_names(plan.machine.gpus), plan.devices)
-    if not groups and any(cell.config["trainer"]["device"] == "cuda" for cell in plan.cells.values()):
-        raise ConfigError(f"trainer.devices={plan.devices}, and there are only {plan.machine.gpus} GPUs here")
-    return groups
-
-
-def _world(plan: Plan) -> int:
-    """How many processes train the one cell of a plan together."""
-    cell = next(iter(plan.cells.values()))
-    return cell.devices * cell.nodes
-
-
-def _is_other_rank(plan: Plan) -> bool:
-    """Whether srun has started this process to train a cell together with the rank 0 that decides and tells."""
-    return ranks.started_by_srun(_world(plan)) and os.environ["SLURM_PROCID"] != "0"
-
-
-def _work(plan: Plan, arguments: argparse.Namespace) -> int:
-    """In a worker, or another rank: train and judge the one cell, in this process."""
-    cell = next(iter(plan.cells.values()))
-    place = ranks.here(cell.devices, cell.nodes)
-    if place.rank and cell.id not in to_run(plan.states):
-        return workers.OK  # done, as rank 0 finds too
-    _fix_threads(cell)
-    workers.end_with_launcher()  # before the imports below, which take seconds
-    from benchmark import runner
-
-    return runner.run_cell(cell, plan.store, plan.registry, arguments, place)
 
 
 def _evaluation_config(cell: Cell, registry: Registry, tokens: Tokens) -> dict[str, object]:
@@ -292,11 +233,6 @@ def _evaluation_config(cell: Cell, registry: Registry, tokens: Tokens) -> dict[s
 
 def _unnamed(section: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in section.items() if key != "name"}
-
-
-def _fix_threads(cell: Cell) -> None:
-    """Set the cell's thread count before torch, OpenMP and MKL are loaded: afterwards it changes some results' bits."""
-    os.environ.update(dict.fromkeys(workers.THREAD_VARIABLES, str(cell.threads)))
 
 
 def _power(grid: str) -> list[str]:
@@ -329,12 +265,6 @@ def _form(name: str) -> str:
     if name not in FORMS:
         raise ConfigError(f"There is no format '{name}'{nearest(name, FORMS)}")
     return name
-
-
-def _worker_options(arguments: argparse.Namespace) -> list[str]:
-    """Options that every worker gets as they were given here."""
-    options = [part for path in arguments.plugin for part in ("--plugin", str(path.resolve()))]
-    return [*options, "--allow-different-hardware"] if arguments.allow_different_hardware else options
 
 
 def _draw(store: Store, rows: list[Row]) -> None:
