@@ -6,7 +6,6 @@ rebuilt, or drawn anew with other thresholds, without the model.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from datasets.factors import Composition, FactorSpace, level, seed_for
+from probes.files import settle_file
 from probes.judgement import Judge, Judgement, Reason, concatenate, correct
 
 MODES = ("centre", "drawn")
@@ -46,13 +46,7 @@ class EvaluationConfig:
         Raises:
             ValueError: there is no such file.
         """
-        path = values["inception"]
-        if not path:
-            return {}
-        if not Path(path).is_file():
-            raise ValueError(f"evaluation.inception={path} is no file; leave it empty, and there is no fid")
-        with Path(path).open("rb") as file:
-            return {"inception_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return settle_file("evaluation.inception", values["inception"], "leave it empty, and there is no fid")
 
     def validate(self) -> None:
         """Raise ValueError for counts that leave nothing to judge, and where Inception's code is missing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from datasets.factors import FactorSpace, seed_for
 from probes.backbone import Backbone
+from probes.files import settle_file
 from probes.judgement import Judgement, accept_all
 
 CHUNK = 512  # images judged at once
@@ -44,13 +44,7 @@ class ProbeConfig:
         Raises:
             ValueError: there is no such file.
         """
-        path = values["weights"]
-        if not path:
-            return {}
-        if not Path(path).is_file():
-            raise ValueError(f"probe.weights={path} is no file; give the weights of {values['backbone']}")
-        with Path(path).open("rb") as file:
-            return {"weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return settle_file("probe.weights", values["weights"], f"give the weights of {values['backbone']}")
 
     def validate(self) -> None:
         """Raise ValueError for names that are not known, and for a network without weights or weights without one."""
