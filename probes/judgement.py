@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Any, Protocol, TypeVar
@@ -53,6 +53,34 @@ class Judgement:
     logits: Tensor | None = None  # (B, sum of classes) float32, heads concatenated in factor order
     values: Tensor | None = None  # (B, V) float32, the factors' real values as measured
     measurements: dict[str, Tensor] = field(default_factory=dict)  # name -> (B,) float32, kept raw
+
+    @classmethod
+    def by_factor(
+        cls,
+        judge: str,
+        names: Sequence[str],
+        classes: Mapping[str, Tensor],
+        values: Mapping[str, Tensor],
+        reasons: Tensor,
+        measurements: dict[str, Tensor],
+    ) -> Judgement:
+        """The verdict of a judge that measures: images are accepted where there is no reason to reject them.
+
+        Args:
+            names: the factors, in digit order.
+            classes: factor -> class read, (B,) int64.
+            values: factor -> values measured, (B, number of its values) float32.
+            reasons: (B,) int64 of `Reason`.
+            measurements: name -> (B,) float32.
+        """
+        return cls(
+            judge=judge,
+            classes=torch.stack([classes[name] for name in names], 1),
+            accepted=reasons == Reason.NONE,
+            reasons=reasons,
+            values=torch.cat([values[name] for name in names], 1),
+            measurements=measurements,
+        )
 
     def __len__(self) -> int:
         return len(self.classes)

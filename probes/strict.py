@@ -185,17 +185,9 @@ class StrictShapes2D:
             Reason.SHAPE_UNCLEAR: (ranked[:, 0] < limits.overlap)
             | (ranked[:, 0] - ranked[:, 1] < limits.overlap_margin),
         }
-        reasons = first_reason(failures)
         read = {"shape": overlaps.argmax(1), "colour": colour, "size": size}
         values = {"shape": rgb[:, :0], "colour": rgb, "size": measured["radius"][:, None]}
-        return Judgement(
-            judge=self.name,
-            classes=torch.stack([read[name] for name in self.space.names], 1),
-            accepted=reasons == Reason.NONE,
-            reasons=reasons,
-            values=torch.cat([values[name] for name in self.space.names], 1),
-            measurements=measured,
-        )
+        return Judgement.by_factor(self.name, self.space.names, read, values, first_reason(failures), measured)
 
     def _colour_tolerance(self) -> float:
         """Accepted distance from a class's colour: from the jitter's corner on towards half way to the next class."""

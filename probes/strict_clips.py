@@ -139,14 +139,7 @@ class StrictClips:
             "colour": torch.full((len(colour), 3), torch.nan),  # light hides the material's own brightness
             "direction": torch.where(seen, measured["speed"], torch.nan)[:, None],
         }
-        return Judgement(
-            judge=self.name,
-            classes=torch.stack([read[name] for name in self.space.names], 1),
-            accepted=reasons == Reason.NONE,
-            reasons=reasons,
-            values=torch.cat([values[name] for name in self.space.names], 1),
-            measurements=measured,
-        )
+        return Judgement.by_factor(self.name, self.space.names, read, values, reasons, measured)
 
     def _colour(self, measured: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The nearest class by hue, and how far it is in rad: (B,) each."""
