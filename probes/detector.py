@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.factors import seed_for
-from probes.linear import CHUNK, ProbeConfig, as_float, make_features
+from probes.linear import ProbeConfig, as_float, logits_of, make_features
 from probes.negative_images import NegativeImages
 from probes.negatives import blur
 
@@ -43,11 +43,9 @@ class Detector(nn.Module):
         """Logits (B, 1 + kinds) of images (B, C, H, W) in [-1, 1]; the first is that of real ones."""
         return self.head(self.features(images))
 
-    @torch.no_grad()
     def odds(self, images: Tensor) -> Tensor:
         """(B,), on the CPU; higher is more real."""
-        device = self.head.weight.device
-        logits = torch.cat([self(chunk.to(device).float().clamp(-1, 1)).cpu() for chunk in images.split(CHUNK)])
+        logits = logits_of(self, images, self.head.weight.device)
         return logits[:, 0] - logits[:, 1:].logsumexp(1)
 
 

@@ -92,11 +92,9 @@ class LinearProbe(nn.Module):
         """Logits (B, sum of classes) of images (B, [T,] C, H, W) in [-1, 1]."""
         return self.heads(self.features(images))
 
-    @torch.no_grad()
     def judge(self, images: Tensor) -> Judgement:
         """Read images (B, [T,] C, H, W), clipped to [-1, 1] as published; nothing is ever rejected."""
-        device = self.heads.weight.device
-        logits = torch.cat([self(chunk.to(device).float().clamp(-1, 1)).cpu() for chunk in images.split(CHUNK)])
+        logits = logits_of(self, images, self.heads.weight.device)
         classes = torch.stack([head.argmax(1) for head in logits.split(self.sizes, 1)], 1)
         accepted, reasons = accept_all(len(logits))
         return Judgement(self.name, classes, accepted, reasons, logits=logits)
@@ -126,6 +124,12 @@ class LinearProbe(nn.Module):
         probe = cls(space, image_shape, ProbeConfig(**{name: types[name](metadata[name]) for name in types}))
         probe.load_state_dict(state)
         return probe.eval()
+
+
+@torch.no_grad()
+def logits_of(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """Logits (B, N) on the CPU of images (B, [T,] C, H, W), which are clipped to [-1, 1]; the network is on the device."""
+    return torch.cat([network(chunk.to(device).float().clamp(-1, 1)).cpu() for chunk in images.split(CHUNK)])
 
 
 def make_features(config: ProbeConfig, channels: int) -> nn.Module:
