@@ -123,9 +123,7 @@ def _right(judge: Any, table: Any) -> list[bool]:
     measured = [name for name in table.columns if name.startswith(RAW)]
     raw = {name.removeprefix(RAW): torch.from_numpy(table[name].to_numpy(copy=True)) for name in measured}
     wanted = torch.tensor([judge.space.class_indices(composition) for composition in table["composition"]])
-    # The half of `judge` that follows the measuring. A public name would change the judges' files, and with them the
-    # fingerprint of every record.
-    return correct(judge._decide(raw), wanted).all(1).tolist()
+    return correct(judge.decide(raw), wanted).all(1).tolist()
 
 
 def _by_level(right: list[bool], compositions: list[str], train: tuple[str, ...]) -> dict[int, float]:

@@ -99,7 +99,7 @@ class StrictShapes2D:
     def judge(self, images: Tensor) -> Judgement:
         """Read images (B, 3, H, W) in [-1, 1]; values beyond are clipped."""
         pixels = images.detach().to("cpu", torch.float32).clamp(-1, 1).add(1).div(2)
-        return concatenate([self._decide(self.measure(chunk)) for chunk in pixels.split(CHUNK)])
+        return concatenate([self.decide(self.measure(chunk)) for chunk in pixels.split(CHUNK)])
 
     def measure(self, pixels: Tensor) -> dict[str, Tensor]:
         """Raw measurements of images (B, 3, H, W) in [0, 1]: name -> (B,) float32."""
@@ -163,7 +163,8 @@ class StrictShapes2D:
         """Coverage (B, H, W) of a shape as real images have it; radius and centre (B,) in pixels, y down."""
         return render(shape, radius, x, y, self.geometry.resolution, self.geometry.edge_width)
 
-    def _decide(self, measured: dict[str, Tensor]) -> Judgement:
+    def decide(self, measured: dict[str, Tensor]) -> Judgement:
+        """Classes, values and the verdict that follow from measurements alone: name -> (B,) float32, as `measure` gives them."""
         limits = self.thresholds
         overlaps = torch.stack([measured[f"overlap_{shape}"] for shape in self.shapes], 1)  # (B, shapes)
         ranked = overlaps.sort(1, descending=True).values

@@ -60,7 +60,7 @@ class StrictClips:
     def judge(self, clips: Tensor) -> Judgement:
         """Read clips (B, T, 3, H, W) in [-1, 1]; values beyond are clipped."""
         display = clips.detach().to("cpu", torch.float32).clamp(-1, 1).add(1).div(2)
-        return concatenate([self._decide(self.measure(chunk)) for chunk in display.split(CHUNK)])
+        return concatenate([self.decide(self.measure(chunk)) for chunk in display.split(CHUNK)])
 
     def measure(self, display: Tensor) -> dict[str, Tensor]:
         """Raw measurements of clips (B, T, 3, H, W) in [0, 1]: name -> (B,) float32; NaN where nothing is found."""
@@ -115,8 +115,8 @@ class StrictClips:
             "way": speed * self.geometry.seconds / self.geometry.radius,
         }
 
-    def _decide(self, measured: dict[str, Tensor]) -> Judgement:
-        """Classes, values and the verdict that follow from the measurements alone."""
+    def decide(self, measured: dict[str, Tensor]) -> Judgement:
+        """Classes, values and the verdict that follow from measurements alone: name -> (B,) float32, as `measure` gives them."""
         colour, hue_distance = self._colour(measured)
         reasons = first_reason(
             {
