@@ -14,7 +14,6 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -31,10 +30,9 @@ from architectures.base import GenerativeModel
 from architectures.shares import share_of
 from benchmark.files import replacing
 from benchmark.ranks import Place
+from benchmark.signals import STOP_SIGNALS, handlers_restored
 
 LAST = "last.ckpt"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they kill
-
 PATIENT = timedelta(hours=6)  # while rank 0 judges, the others wait in a sum; that one has died, is noticed otherwise
 
 for noisy in ("lightning.pytorch", "lightning.fabric"):
@@ -94,7 +92,7 @@ def fit(
     )
     own = batch if place.world == 1 else lambda step: share_of(batch(step), place.rank, place.world)
     source = FromGlobalStep(own, trainer)
-    with handlers_restored():
+    with handlers_restored(STOP_SIGNALS):  # `StepCheckpoint` takes them, and after training nobody looks at its flag
         trainer.fit(module, source, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
 
 
@@ -106,17 +104,6 @@ def data_parallel(device: str) -> DDPStrategy:
         broadcast_buffers=False,
         timeout=PATIENT,
     )
-
-
-@contextmanager
-def handlers_restored() -> Iterator[None]:
-    """Give the signals back that `StepCheckpoint` takes: after training nobody looks at its flag."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class FromGlobalStep:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from benchmark.progress import GridProgress
+from benchmark.signals import STOP_SIGNALS, USER_SIGNALS, heard
 from benchmark.store import Record, Store
 from benchmark.workers import CUT_OFF, ENDED_BEFORE, NOT_OK, OK, command_line, environments, state_and_reason
 
@@ -115,7 +114,7 @@ class _Launcher:
 
     def run(self, cell_ids: Sequence[str], grace: float) -> int:
         self._queue = list(cell_ids)
-        with self._signals(), self._progress:
+        with heard((*USER_SIGNALS, *STOP_SIGNALS), self._count_stop), self._progress:
             try:
                 while (self._queue or self._workers) and not self._stops:
                     self._reap()
@@ -249,24 +248,8 @@ class _Launcher:
             lines = log.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing to its log")[:500]
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Count the signals that ask to stop instead of dying of them; `nohup` has some ignored, and so they stay."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers
-            return
-
-        def count(number: int, frame: FrameType | None) -> None:
-            self._stops += 1
-
-        wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # the last: Slurm's warning
-        heard = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, count) for number in heard}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _count_stop(self) -> None:
+        self._stops += 1
 
     def _stop(self, grace: float) -> None:
         """Have the workers save and end; kill those that take too long, or all when asked a second time."""

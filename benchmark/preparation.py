@@ -9,9 +9,10 @@ from types import FrameType
 from benchmark.artefacts import Artefacts
 from benchmark.cell import Cell
 from benchmark.config import ConfigError
-from benchmark.fit import STOP_SIGNALS, Preempted, quiet_threads
+from benchmark.fit import Preempted, quiet_threads
 from benchmark.registry import Registry
 from benchmark.runner import CellRun, reason_of
+from benchmark.signals import STOP_SIGNALS
 from benchmark.store import Store
 from benchmark.workers import CUT_OFF, NOT_OK
 from benchmark.workers import OK as ENDED_OK
