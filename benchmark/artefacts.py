@@ -23,8 +23,9 @@ from benchmark.files import write_json
 from benchmark.fit import Watch, fit
 from benchmark.registry import Registry
 from benchmark.store import Request, Store
-from datasets.base import CompositionalDataModule, ImageSet
+from datasets.base import CompositionalDataModule
 from datasets.factors import Composition, SplitConfig, resolve_split, seed_for
+from datasets.image_set import ImageSet
 from datasets.latents import LatentSet
 from probes.evaluation import accuracy, judge_prefix
 from probes.judgement import Judge

@@ -15,8 +15,8 @@ from architectures.masking import MaskingConfig, SamplingConfig
 from architectures.transformer import TrunkConfig
 from benchmark.artefacts import Artefacts
 from benchmark.config import instantiate
-from datasets.base import composition_index
 from datasets.factors import seed_for
+from datasets.image_set import composition_index
 from datasets.latents import LatentBatches
 
 VALIDATION_BATCH = 512  # held-out latents behind the validation loss, the same at every evaluation

@@ -12,7 +12,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,9 +22,10 @@ from lightning import LightningDataModule
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from datasets.factors import Composition, FactorSpace, seed_for
+from datasets.image_set import Batches, ImageSet, composition_index
 from datasets.loading import in_order
 
 MANIFEST = "manifest.json"
@@ -46,44 +47,6 @@ def dataset(name: str, config_class: type) -> Callable[[type], type]:
 
 class DataError(ValueError):
     """A cached file is missing, damaged, or belongs to another configuration."""
-
-
-def composition_index(classes: Tensor, space: FactorSpace) -> Tensor:
-    """Position in ``space.compositions`` of each row of class indices: (M, F) int64 -> (M,) int64."""
-    index = torch.zeros_like(classes[:, 0])
-    for column, factor in enumerate(space.factors):
-        index = index * len(factor.classes) + classes[:, column]
-    return index
-
-
-def belongs_to(index: Tensor, compositions: tuple[Composition, ...], space: FactorSpace) -> Tensor:
-    """Which rows of a (M,) composition index are one of ``compositions``: (M,) bool."""
-    wanted = torch.tensor([space.compositions.index(c) for c in compositions], dtype=torch.int64, device=index.device)
-    return torch.isin(index, wanted)
-
-
-@dataclass
-class ImageSet:
-    """Images with what is true of them. ``images`` may be a memory map: nothing is read before it is asked for."""
-
-    images: np.ndarray  # (M, C, H, W) or (M, T, C, H, W) uint8
-    values: Tensor  # (M, V) float32
-    classes: Tensor  # (M, F) int64
-    composition_index: Tensor  # (M,) int64, position in space.compositions
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def subset(self, compositions: tuple[Composition, ...], space: FactorSpace) -> ImageSet:
-        """The images of some compositions, in their order here, read into memory."""
-        keep = belongs_to(self.composition_index, compositions, space)
-        images = self.images[keep.numpy()]
-        return ImageSet(images, self.values[keep], self.classes[keep], self.composition_index[keep])
-
-    def tensor(self, indices: Tensor | slice | None = None) -> Tensor:
-        """Images as the networks see them: float32 (B, [T,] C, H, W) in [-1, 1]; all of them without ``indices``."""
-        chosen = indices.cpu().numpy() if isinstance(indices, Tensor) else indices or slice(None)
-        return torch.tensor(self.images[chosen], dtype=torch.float32).div_(127.5).sub_(1)
 
 
 class CompositionalDataModule(LightningDataModule, ABC):
@@ -277,33 +240,15 @@ class CompositionalDataModule(LightningDataModule, ABC):
 
         Batches are ``{"image": float32 (B, [T,] C, H, W) in [-1, 1], "values": (B, V), "classes": (B, F)}``.
         """
-        pixels = _Pixels(self.images("train").subset(compositions or self.space.compositions, self.space))
-        order = RandomSampler(pixels, generator=torch.Generator().manual_seed(seed_for(self.seed, "train_dataloader")))
-        return DataLoader(pixels, sampler=BatchSampler(order, batch_size, drop_last=True), batch_size=None)
+        batches = Batches(self.images("train").subset(compositions or self.space.compositions, self.space))
+        order = RandomSampler(batches, generator=torch.Generator().manual_seed(seed_for(self.seed, "train_dataloader")))
+        return DataLoader(batches, sampler=BatchSampler(order, batch_size, drop_last=True), batch_size=None)
 
     def val_dataloader(self, batch_size: int = 128) -> DataLoader:
         """One ordered pass over the held-out ``test`` part, in batches as :meth:`train_dataloader` gives them."""
-        pixels = _Pixels(self.images("test"))
-        order = BatchSampler(SequentialSampler(pixels), batch_size, drop_last=False)
-        return DataLoader(pixels, sampler=order, batch_size=None)
-
-
-class _Pixels(Dataset):
-    """Whole batches by a list of indices: one read a batch instead of one an image."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, indices: list[int]) -> dict[str, Tensor]:
-        chosen = torch.tensor(indices)
-        return {
-            "image": self.images.tensor(chosen),
-            "values": self.images.values[chosen],
-            "classes": self.images.classes[chosen],
-        }
+        batches = Batches(self.images("test"))
+        order = BatchSampler(SequentialSampler(batches), batch_size, drop_last=False)
+        return DataLoader(batches, sampler=order, batch_size=None)
 
 
 def _part_files(part: str) -> tuple[str, str]:

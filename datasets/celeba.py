@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.base import MANIFEST, PARTS, CompositionalDataModule, DataError, composition_index, dataset
+from datasets.base import MANIFEST, PARTS, CompositionalDataModule, DataError, dataset
 from datasets.faces.cells import CURVES, HAIR, WIDTHS, space_of
 from datasets.faces.decode import WIDTH, decode_rows
 from datasets.faces.listing import Listing, open_listing
@@ -35,6 +35,7 @@ from datasets.faces.people import GROUPS, values_of
 from datasets.faces.places import PlaceError, locate, resolve_source, where_to_put
 from datasets.faces.writer import write_faces
 from datasets.factors import Composition, FactorSpace
+from datasets.image_set import composition_index
 
 KEY = "dataset.celeba"
 WRITTEN = "faces"  # the folder of drawn faces, beside the cache while that is made

@@ -22,12 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.base import MANIFEST, PARTS, CompositionalDataModule, DataError, composition_index, dataset
+from datasets.base import MANIFEST, PARTS, CompositionalDataModule, DataError, dataset
 from datasets.clevrer.annotations import AnnotationError, read_annotation
 from datasets.clevrer.footage import Footage, FootageError, find_footage, fingerprint, read_frames
 from datasets.clevrer.labels import Label, label_of
 from datasets.clevrer.world import linear_colour
 from datasets.factors import Composition, Factor, FactorSpace
+from datasets.image_set import composition_index
 
 KEY = "dataset.clevrer_files"
 

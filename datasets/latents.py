@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from datasets.base import DataError, belongs_to, composition_index
+from datasets.base import DataError
 from datasets.factors import Composition, FactorSpace, seed_for
+from datasets.image_set import belongs_to, composition_index
 
 VIEWS = {"kl": ("mean", "std"), "pre_quant": ("pre_quant",), "embeddings": ("embeddings",), "codes": ("codes",)}
 
