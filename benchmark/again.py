@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchmark.cell import Cell
 from benchmark.composer import Composer, LeftOut
-from benchmark.config import NAMED, ConfigError, Override
+from benchmark.config import NAMED, ConfigError, Override, leaves
 from benchmark.grid import Choice, load_grid
 from benchmark.machine import Machine
 from benchmark.registry import Registry
@@ -68,7 +68,7 @@ def _choice(cell: Cell) -> Choice:
 
 def _differences(plain: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """``KEY=VALUE`` for every leaf of `wanted` that is another in `plain`, and for what a machine would decide."""
-    found, usual = dict(_leaves(wanted)), dict(_leaves(plain))
+    found, usual = dict(leaves(wanted)), dict(leaves(plain))
     named = {kind: wanted[kind]["name"] for kind in NAMED}
 
     def spelled(key: str) -> str:
@@ -77,14 +77,6 @@ def _differences(plain: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
     told = [key for key, value in found.items() if key not in usual or usual[key] != value or key in RESOLVED]
     return [f"{spelled(key)}={_text(found[key])}" for key in told if key not in ("seed", "preset")]
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(value: Any) -> str:

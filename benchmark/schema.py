@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import field, make_dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from benchmark.config import (
     Layer,
     Override,
     instantiate,
+    leaves,
     section_class,
 )
 from benchmark.registry import Registry
@@ -44,7 +45,7 @@ class Schema:
                 self.classes[f"{kind}.{name}"] = _with_view(config_class) if kind == "tokenizer" else config_class
         self._valid: dict[tuple[str, str], Any] = {}
         self._defaults = self._build()
-        self.keys = list(_leaves(_container(self._defaults)))
+        self.keys = [key for key, _ in leaves(_container(self._defaults))]
 
     def _build(self) -> DictConfig:
         tree: dict[str, Any] = {"preset": StringNode("laptop"), "recipe": StringNode("controlled")}
@@ -157,14 +158,6 @@ def _update(config: DictConfig, key: str, value: Any) -> None:
 def _container(config: DictConfig) -> dict[str, Any]:
     """Plain nested dictionaries, lists in place of tuples: what YAML and JSON can hold."""
     return json.loads(json.dumps(OmegaConf.to_container(config)))
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def _dig(value: Any, key: str, full_key: str) -> Any:
