@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.leaderboard import binomial_floor
-from benchmark.statistics import BIMODAL_GAP, Interval, bimodal, t_interval, welch_interval, wilson
+from benchmark.statistics import Interval, bimodal_remark, t_interval, welch_interval
 from benchmark.tables import Row, is_number, render
 
 RULES = Path(__file__).parent / "configs" / "contrasts.yaml"
@@ -45,15 +45,9 @@ class Side:
 
     def remarks(self, measure: str) -> list[str]:
         """What a reader must know of this setting beside the numbers."""
-        values = self.values(measure)
-        remarks = [text for text in (self.missing, self.unfit) if text]
-        if self.left_out:
-            remarks.append(f"{self.left_out} suspicious left out")
-        if bimodal(values):
-            above = wilson(sum(value > BIMODAL_GAP for value in values), len(values))
-            share = f"{round(above.estimate * above.n)} of {above.n} seeds above .5"
-            remarks.append(f"bimodal, {share} (Wilson {above.low:.2f} to {above.high:.2f})")
-        return [f"{self.name}: {remark}" for remark in remarks]
+        left_out = f"{self.left_out} suspicious left out" if self.left_out else ""
+        remarks = (self.missing, self.unfit, left_out, bimodal_remark(self.values(measure)))
+        return [f"{self.name}: {remark}" for remark in remarks if remark]
 
 
 @functools.cache

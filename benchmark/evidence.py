@@ -15,7 +15,7 @@ from benchmark.composer import Composer
 from benchmark.config import NAMED, hashed_part
 from benchmark.grid import Choice, nested_keys, of_preset
 from benchmark.leaderboard import SHARES, binomial_floor, leaderboard
-from benchmark.statistics import BIMODAL_GAP, Moments, bimodal, moments, wilson
+from benchmark.statistics import Moments, bimodal_remark, moments
 from benchmark.store import Store
 from benchmark.tables import Row, is_number, read_csv
 
@@ -56,16 +56,10 @@ class Side:
 
     def remarks(self, measure: str) -> list[str]:
         """What a reader must know of this side beside the numbers."""
-        values = [row[measure] for row in self.rows]
-        remarks = [self.missing] if self.missing else []
-        remarks += [
-            f"{count} {state}" for state, count in (("suspicious", self.suspicious), ("failed", self.failed)) if count
-        ]
-        if measure in SHARES and bimodal(values):
-            above = wilson(sum(value > BIMODAL_GAP for value in values), len(values))
-            share = f"{round(above.estimate * above.n)} of {above.n} seeds above .5"
-            remarks.append(f"bimodal, {share} (Wilson {above.low:.2f} to {above.high:.2f})")
-        return [f"{self.name}: {remark}" for remark in remarks]
+        counts = (("suspicious", self.suspicious), ("failed", self.failed))
+        counted = [f"{count} {state}" for state, count in counts if count]
+        spread = bimodal_remark([row[measure] for row in self.rows]) if measure in SHARES else ""
+        return [f"{self.name}: {remark}" for remark in (self.missing, *counted, spread) if remark]
 
 
 def of_store(store: Store) -> list[Trained]:

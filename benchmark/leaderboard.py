@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from benchmark.files import write_text
-from benchmark.statistics import BIMODAL_GAP, Interval, bimodal, binomial_variance, t_interval, wilson
+from benchmark.statistics import Interval, above_half, bimodal, binomial_variance, t_interval
 from benchmark.tables import Row, is_number, to_csv
 from datasets.factors import level
 
@@ -211,7 +211,7 @@ def _shares(cells: Sequence[Row]) -> Row:
         interval = t_interval(values, floor).clipped(0.0, 1.0)
         line |= {share: interval.estimate, f"{share}_bimodal": bimodal(values)}
         if bimodal(values):
-            above = wilson(sum(value > BIMODAL_GAP for value in values), len(values))
+            above = above_half(values)
             line |= {f"{share}_above_half": round(above.estimate * above.n)} | _bounds(f"{share}_above_half", above)
         else:
             line |= _bounds(share, interval)

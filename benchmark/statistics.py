@@ -104,6 +104,20 @@ def bimodal(values: Sequence[float]) -> bool:
     return any(b - a > BIMODAL_GAP for a, b in itertools.pairwise(ordered))
 
 
+def above_half(values: Sequence[float]) -> Interval:
+    """Share of seeds above .5 with Wilson's interval: what is told of bimodal ones instead of a mean."""
+    return wilson(sum(value > BIMODAL_GAP for value in values), len(values))
+
+
+def bimodal_remark(values: Sequence[float]) -> str:
+    """How many of bimodal seeds are above .5, in words; empty where seeds are not bimodal."""
+    if not bimodal(values):
+        return ""
+    above = above_half(values)
+    share = f"{round(above.estimate * above.n)} of {above.n} seeds above .5"
+    return f"bimodal, {share} (Wilson {above.low:.2f} to {above.high:.2f})"
+
+
 def binomial_variance(share: float, samples: int) -> float:
     """Variance of one seed's share over its samples: the least that seeds can differ by.
 
