@@ -81,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_leaderboard(commands)
     _add_report(commands)
     _add_claims(commands)
+    _add_speed(commands)
     return parser
 
 
@@ -156,9 +157,18 @@ def _add_claims(commands: argparse._SubParsersAction) -> None:
     _add_format(claims)
 
 
+def _add_speed(commands: argparse._SubParsersAction) -> None:
+    speed = _add_command(commands, "speed", "measure how fast this machine trains, samples and judges; needs no run")
+    speed.add_argument("--preset", default="auto", metavar="P", help="sizes: smoke, laptop, paper, or auto")
+    speed.add_argument("--only", metavar="AXIS=V[,V]", help="default: dataset=shapes2d and every architecture")
+    speed.add_argument("--out", type=Path, metavar="FILE", help="write the whole table as CSV")
+    speed.add_argument("--seconds", type=float, default=0.5, metavar="S", help="length of a window (default: 0.5)")
+
+
 def _add_command(commands: argparse._SubParsersAction, name: str, help_text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".", allow_abbrev=False)
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: ./results")
+    if name != "speed":
+        parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: ./results")
     if name not in ("leaderboard", "cancel"):
         parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE", help="repeatable")
         parser.usage = f"{parser.prog} [OPTION ...]" + " [KEY=VALUE ...]" * (name != "report")

@@ -182,6 +182,23 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     return preparation.prepare_data(cell, store, registry)
 
 
+def speed(arguments: argparse.Namespace, tokens: Tokens) -> int:
+    """Measure this machine, a process a row; a table, and with --out all columns as CSV."""
+    from benchmark import speed
+
+    plan = speed.plan(discover(arguments.plugin), this_machine(), arguments.preset, tokens)
+    if out := arguments.out:
+        speed.check_out(out)
+    _say(*plan.notes, f"preset    {plan.preset}", f"device    {plan.machine}")
+    rows, failed = speed.measure(list(plan.cells.values()), local.gpus(plan), arguments.plugin, arguments.seconds, _say)
+    _say(*(f"\n{_table(shown, columns)}" for shown, columns in speed.tables(rows) if shown))
+    if out:
+        write_text(out, to_csv(rows, speed.COLUMNS))
+        _say(f"-> {out}")
+    _say(*(f"{name} could not be measured: see above" for name in failed))
+    return int(bool(failed))
+
+
 def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Cancel what is left of this results folder's submissions; other jobs stay."""
     jobs = slurm.cancel(arguments.results.absolute())

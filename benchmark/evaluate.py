@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from benchmark.cell import Cell
 from benchmark.config import ConfigError, instantiate
 from benchmark.files import replacing, write_json
 from benchmark.fit import average_path
-from benchmark.models import build_model, image_sampler
+from benchmark.models import build_model, image_sampler, validation_loss
 from benchmark.registry import Registry
 from benchmark.store import Store
 from datasets.factors import Composition, FactorSpace, level, seed_for
+from probes.callbacks import LevelProbe
 from probes.evaluation import (
     MODES,
     Evaluation,
@@ -46,6 +47,27 @@ def evaluator(artefacts: Artefacts) -> Evaluator:
 def evaluation_config(config: Mapping[str, Any]) -> EvaluationConfig:
     """How many samples a cell is judged by."""
     return instantiate(EvaluationConfig, config["evaluation"])
+
+
+def curve_steps(trainer: Mapping[str, Any]) -> list[int]:
+    """Optimiser steps after which a cell is evaluated."""
+    last, every = trainer["max_steps"], trainer["eval_every"]
+    return [*range(every, last, every), last]
+
+
+def curve_probe(artefacts: Artefacts, model: GenerativeModel, steps: Collection[int], curve: Path) -> LevelProbe:
+    """What evaluates a model while it trains, into the file of its curve."""
+    validation = validation_loss(artefacts)
+    return LevelProbe(
+        evaluator(artefacts),
+        image_sampler(artefacts, model),
+        artefacts.train_compositions,
+        steps,
+        curve,
+        artefacts.cell.seed,
+        count=evaluation_config(artefacts.config).curve_samples,
+        val_loss=lambda: validation(model),
+    )
 
 
 def sample_and_judge(artefacts: Artefacts, model: GenerativeModel) -> list[Evaluation]:

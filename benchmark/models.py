@@ -15,6 +15,7 @@ from architectures.masking import MaskingConfig, SamplingConfig
 from architectures.transformer import TrunkConfig
 from benchmark.artefacts import Artefacts
 from benchmark.config import instantiate
+from benchmark.hardware import why_not_compiled
 from datasets.factors import seed_for
 from datasets.image_set import composition_index
 from datasets.latents import LatentBatches
@@ -49,6 +50,20 @@ def build_model(artefacts: Artefacts) -> GenerativeModel:
     model = cls(config, context).to(artefacts.device)
     model.finalise()
     return model
+
+
+def compile_networks(artefacts: Artefacts, model: GenerativeModel) -> bool:
+    """Compile what every training step runs, where the config asks for it; whether this machine can.
+
+    Where it cannot, training goes on without, a third slower, and the log says why.
+    """
+    if not artefacts.config["trainer"]["compile"]:
+        return False
+    if complaint := why_not_compiled(artefacts.device):
+        print(f"training goes on uncompiled and slower; trainer.compile=false says so on purpose ({complaint})")
+        return False
+    model.compile_networks()
+    return True
 
 
 def latent_scale(artefacts: Artefacts) -> tuple[Tensor | None, Tensor | None]:

@@ -192,8 +192,8 @@ def plan_stored(store: Store, registry: Registry, machine: Machine) -> Plan:
     return plan
 
 
-def check_writable(folder: Path) -> None:
-    """Raises ConfigError if nothing can be written to a results folder, which is made if it is missing."""
+def check_writable(folder: Path, option: str = "--results") -> None:
+    """Raises ConfigError if nothing can be written to a folder that an option names; it is made if it is missing."""
     probe = folder / f".writable-{id(folder)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +201,7 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         reason = f"Nothing can be written to {folder} ({error.strerror})"
-        raise ConfigError(f"{reason}: choose another with --results") from error
+        raise ConfigError(f"{reason}: choose another with {option}") from error
 
 
 def duration(minutes: float) -> str:

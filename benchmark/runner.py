@@ -19,7 +19,7 @@ from benchmark.artefacts import Artefacts
 from benchmark.cell import Cell
 from benchmark.files import read_json, write_json
 from benchmark.fit import LAST, KeepAverages, Preempted, Watch, fit, log_spaced, quiet_threads
-from benchmark.hardware import costs, hardware, peak_memory_mb, revision, why_not_compiled
+from benchmark.hardware import costs, hardware, peak_memory_mb, revision
 from benchmark.intervals import intervals
 from benchmark.leaderboard import curve_summary
 from benchmark.leases import LeaseLost
@@ -156,23 +156,11 @@ class CellRun:
         artefacts, trainer = self.artefacts, self.trainer
         steps = trainer["max_steps"]
         watch = Watch(self.report, self.heartbeat, trainer["log_every"], trainer["checkpoint_every_steps"])
-        validation = models.validation_loss(artefacts)
-        probe = LevelProbe(
-            evaluate.evaluator(artefacts),
-            models.image_sampler(artefacts, model),
-            artefacts.train_compositions,
-            [*range(trainer["eval_every"], steps, trainer["eval_every"]), steps],
-            self.paths.curve,
-            self.cell.seed,
-            count=evaluate.evaluation_config(self.cell.config).curve_samples,
-            val_loss=lambda: validation(model),
-        )
+        probe = evaluate.curve_probe(artefacts, model, evaluate.curve_steps(trainer), self.paths.curve)
         keep = KeepAverages(self.paths.checkpoints, log_spaced(trainer["keep_checkpoints"], steps))
-        self.compiled = trainer["compile"] and self.can_compile()
+        self.compiled = models.compile_networks(artefacts, model)
         if self.place.rank == 0:
             self.check_hardware()
-        if self.compiled:
-            model.compile_networks()
         fit(
             model,
             models.training_batches(artefacts).batch,
@@ -185,12 +173,6 @@ class CellRun:
             place=self.place,
         )
         return watch, probe
-
-    def can_compile(self) -> bool:
-        """Whether this machine compiles; training goes on without, a third slower, and the log says why."""
-        if complaint := why_not_compiled(self.artefacts.device):
-            print(f"training goes on uncompiled and slower; trainer.compile=false says so on purpose ({complaint})")
-        return not complaint
 
     def check_hardware(self) -> None:
         """Note what a checkpoint is made on, and refuse to go on from another kind of device: other bits, other result.

@@ -239,6 +239,7 @@ def test_every_command_has_a_function_and_a_help():
     assert set(names) == {"run", "plan", "status", "leaderboard", "evaluate", "prepare", "cancel"} | {
         "claims",
         "report",
+        "speed",
     }
 
 
@@ -256,6 +257,7 @@ LIGHT = [
     ["run", "--nothing"],
     ["run", "--only", "architecture=dti"],
     ["run", "trainer.max_step=3"],
+    ["speed", "--only", "architecture=dti"],
 ]
 
 
