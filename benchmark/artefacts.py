@@ -35,6 +35,7 @@ from probes.steps import step_shares
 from probes.strict_features import StrictFeatures, make_strict
 
 ENCODE_BATCH = 512
+WAITING = "waiting for the tokenizer"  # where another cell trains it, for minutes
 Report = Callable[..., None]
 
 
@@ -73,7 +74,7 @@ class Artefacts:
     def prepare(self) -> None:
         """Build all that is missing, what is free first."""
         _ = self.data
-        self.store.build_all([self._tokenizer_request(), self._probe_request()])
+        self.store.build_all([self._tokenizer_request(), self._judge_request()])
         _ = self.judges, self.latents, self.ceiling
 
     @cached_property
@@ -99,13 +100,21 @@ class Artefacts:
         return [self.probe, STRICT_JUDGES[name](self.data.space.controlled, self.data.judge_geometry())]
 
     def _strict_folder(self) -> Path:
+        return self.store.build(*self._strict_request())
+
+    def _judge_request(self) -> Request:
+        """What has to be built before judges can be opened; a strict judge by features builds the probe that it needs."""
+        return self._strict_request() if self.data.strict_judge == FEATURES else self._probe_request()
+
+    def _strict_request(self) -> Request:
         """The strict judge by features, frozen before anything generated is judged, and what it accepts."""
 
         def build(folder: Path) -> None:
+            probe = self.probe.to(self.device)
             self.report(phase="freezing the strict judge")
             real, held_out = self.data.images("probe"), self.data.images("test")
             judge, figures = make_strict(
-                self.probe.to(self.device),
+                probe,
                 torch.tensor(real.images),
                 real.composition_index,
                 torch.tensor(held_out.images),
@@ -115,8 +124,9 @@ class Artefacts:
             judge.save(folder / "judge.safetensors")
             write_json(folder / "accepted.json", figures)
             self.probe.cpu()
+            self.report(phase=WAITING)
 
-        return self.store.build("strict", self.cell.strict_key, build, f"strict judge of {self.cell.dataset}")
+        return Request("strict", self.cell.strict_key, build, f"strict judge of {self.cell.dataset}")
 
     def _fresh_tokenizer(self) -> Tokenizer:
         cls, config = self.part("tokenizer")
@@ -160,7 +170,7 @@ class Artefacts:
             space = self.data.space.controlled
             probe = train_probe(real.images, real.classes, space, config, self.cell.seed_of("probe"))
             probe.save(folder / "weights.safetensors")
-            self.report(phase="waiting for the tokenizer")  # where another cell trains it, for minutes
+            self.report(phase=WAITING)
 
         return Request("probe", self.cell.probe_key, build, f"linear probe of {self.cell.dataset}")
 
