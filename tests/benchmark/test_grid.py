@@ -36,7 +36,7 @@ def cell(*overrides: str, seed: int = 0, **axes: str) -> Cell:
 
 def test_grid_all_is_the_ladder_on_one_tokenizer_on_every_dataset():
     selected = choices(load_grid("all"), discover(), {}, 0, 1)
-    datasets = ("shapes2d", "clevrer_kubric")
+    datasets = ("shapes2d", "clevrer_kubric", "celeba")
     assert [(choice.dataset, choice.architecture) for choice in selected] == list(product(datasets, LADDER))
     assert {(choice.tokenizer, choice.conditioning) for choice in selected} == {("vq", "full")}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import commands, speed
+from benchmark import local, speed
 from benchmark.cell import Cell
 from benchmark.cli import main, split_tokens
 from benchmark.hardware import costs
@@ -182,7 +182,7 @@ def test_the_table_is_written_whole_or_not_at_all(measured, tmp_path, monkeypatc
     ],
 )
 def test_wrong_input_is_told_before_anything_is_measured(argv, said, tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "_gpus", lambda plan: pytest.fail("it began"))
+    monkeypatch.setattr(local, "gpus", lambda plan: pytest.fail("it began"))
     assert main(["speed", *(text.format(folder=tmp_path) for text in argv)]) == 2
     captured = capsys.readouterr()
     assert said in captured.err and captured.out == ""
