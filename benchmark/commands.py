@@ -9,20 +9,19 @@ from collections.abc import Sequence
 from benchmark import local, slurm, submission, workers
 from benchmark.cell import Cell
 from benchmark.cli import Tokens
-from benchmark.composer import Composer
-from benchmark.config import NAMED, ConfigError, Layer, nearest
+from benchmark.composer import Composer, evaluation_config
+from benchmark.config import ConfigError, nearest
 from benchmark.files import write_text
 from benchmark.grid import load_grid
 from benchmark.leaderboard import SHOWN, columns, rebuild
 from benchmark.machine import Machine, this_machine
 from benchmark.plan import Plan, check_writable, duration, plan_cells, plan_grid, plan_stored
-from benchmark.registry import Registry, discover
+from benchmark.registry import discover
 from benchmark.states import OK, STATES, summary, to_run
 from benchmark.store import Store
 from benchmark.tables import FORMS, Row, read_csv, render, short, to_csv
 
 DEFAULT_GRID = "all"
-EVALUATION_SECTIONS = ("sampling", "diffusion", "evaluation")  # what may differ in a later evaluation of a trained cell
 
 
 def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
@@ -154,7 +153,7 @@ def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
     store, registry = Store(arguments.results), discover(arguments.plugin)
     cell = Cell.read(store.cell(arguments.cell).config)
     check_writable(store.results)
-    config = _evaluation_config(cell, registry, tokens)
+    config = evaluation_config(cell.config, registry, tokens.overrides)
     local.fix_threads(cell)
     from benchmark import evaluate
 
@@ -231,25 +230,6 @@ def _submit(arguments: argparse.Namespace, tokens: Tokens, only_states: tuple[st
     check_writable(plan.store.results)
     selected, options = to_run(plan.states, only_states), local.worker_options(arguments)
     return submission.submit(plan, selected, site, options, arguments.dry_run)
-
-
-def _evaluation_config(cell: Cell, registry: Registry, tokens: Tokens) -> dict[str, object]:
-    """The cell's config with what a later evaluation changes."""
-    from benchmark.schema import Schema
-
-    for override in tokens.overrides:
-        section = override.key.partition(".")[0]
-        if section not in EVALUATION_SECTIONS:
-            raise ConfigError(
-                f"{override.key} was fixed when the cell was trained; evaluate takes {', '.join(EVALUATION_SECTIONS)}"
-            )
-    named = {kind: {cell.config[kind]["name"]: _unnamed(cell.config[kind])} for kind in NAMED}
-    whole = Schema(registry).compose([Layer("config.yaml", {**cell.config, **named})], tokens.overrides)
-    return {**cell.config, **{section: whole[section] for section in EVALUATION_SECTIONS}}
-
-
-def _unnamed(section: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in section.items() if key != "name"}
 
 
 def _power(grid: str) -> list[str]:

@@ -26,6 +26,7 @@ from benchmark.schema import Schema
 from datasets.factors import FactorSpace, SplitConfig, resolve_split
 
 DROPOUT_PROBABILITY = 0.1  # what "+dropout" sets; paper A, figure 4 (b)
+EVALUATION_SECTIONS = ("sampling", "diffusion", "evaluation")  # what may differ in a later evaluation of a trained cell
 
 
 class LeftOut(Exception):
@@ -153,6 +154,23 @@ class Composer:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return space
+
+
+def evaluation_config(config: Mapping[str, Any], registry: Registry, overrides: Sequence[Override]) -> dict[str, Any]:
+    """The resolved config of a trained cell with what a later evaluation changes.
+
+    Raises:
+        ConfigError: for a key that was fixed when the cell was trained, or a value that is refused.
+    """
+    for override in overrides:
+        section = override.key.partition(".")[0]
+        if section not in EVALUATION_SECTIONS:
+            raise ConfigError(
+                f"{override.key} was fixed when the cell was trained; evaluate takes {', '.join(EVALUATION_SECTIONS)}"
+            )
+    named = {kind: {config[kind]["name"]: {k: v for k, v in config[kind].items() if k != "name"}} for kind in NAMED}
+    whole = Schema(registry).compose([Layer("config.yaml", {**config, **named})], overrides)
+    return {**config, **{section: whole[section] for section in EVALUATION_SECTIONS}}
 
 
 def _text(settings: Mapping[str, Any]) -> str:
