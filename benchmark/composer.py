@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
@@ -113,11 +114,7 @@ class Composer:
         """
         seen = (key, json.dumps(values, sort_keys=True))  # the cells of a grid share it, and it may walk a large folder
         if seen not in self._found:
-            settle = getattr(self.schema.classes[key], "settle", None)
-            try:
-                found = {} if settle is None else dict(settle(values))
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
+            found = _settle(self.schema.classes[key], values)
             if note := found.pop("note", None):
                 self.notes[note] = None
             self._found[seen] = found
@@ -168,9 +165,20 @@ def evaluation_config(config: Mapping[str, Any], registry: Registry, overrides: 
             raise ConfigError(
                 f"{override.key} was fixed when the cell was trained; evaluate takes {', '.join(EVALUATION_SECTIONS)}"
             )
-    named = {kind: {config[kind]["name"]: {k: v for k, v in config[kind].items() if k != "name"}} for kind in NAMED}
-    whole = Schema(registry).compose([Layer("config.yaml", {**config, **named})], overrides)
-    return {**config, **{section: whole[section] for section in EVALUATION_SECTIONS}}
+    schema = Schema(registry)
+    own = {section: [field.name for field in fields(schema.classes[section])] for section in EVALUATION_SECTIONS}
+    trained = {section: {key: config[section][key] for key in keys} for section, keys in own.items()}
+    whole = schema.compose([Layer("config.yaml", trained)], overrides)
+    changed = {name: whole[name] | _settle(schema.classes[name], whole[name]) for name in EVALUATION_SECTIONS}
+    return {**config, **changed}
+
+
+def _settle(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    settle = getattr(config_class, "settle", None)
+    try:
+        return {} if settle is None else dict(settle(values))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _text(settings: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from benchmark.cell import Cell
-from benchmark.composer import Composer, LeftOut
+from benchmark.composer import Composer, LeftOut, evaluation_config
 from benchmark.config import ConfigError, Override
 from benchmark.estimate import Estimate, Estimator, disk_bytes, total_minutes
 from benchmark.grid import Choice, choices, load_grid, parse_only
@@ -304,3 +304,14 @@ def test_the_judges_weights_are_hashed_by_what_they_hold(tmp_path):
     assert one.config["probe"]["weights"] == str(tmp_path / "a.pt")
     assert one.id == elsewhere.id and one.probe_key == elsewhere.probe_key
     assert one.id != other.id and one.probe_key != other.probe_key
+
+
+def test_a_later_evaluation_changes_sampling_alone_also_where_a_dataset_settled_under_a_label():
+    trained = cell(dataset="celeba").config
+    assert trained["dataset"]["label"] == "celeba-drawn"
+    changed = evaluation_config(trained, discover(), [Override.parse("sampling.decode_steps=3")])
+    assert changed == {**trained, "sampling": {**trained["sampling"], "decode_steps": 3}}
+    with pytest.raises(ConfigError, match=r"trainer.max_steps was fixed when the cell was trained"):
+        evaluation_config(trained, discover(), [Override.parse("trainer.max_steps=3")])
+    with pytest.raises(ConfigError, match=r"evaluation.inception=absent is no file"):
+        evaluation_config(trained, discover(), [Override.parse("evaluation.inception=absent")])
