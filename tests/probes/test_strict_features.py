@@ -77,7 +77,7 @@ def test_distance_alone_accepts_more(faces, negatives) -> None:
         kind: (faces.judge.distance(made) <= faces.judge.farthest).float().mean() for kind, made in negatives.items()
     }
     assert near["blur"] > 0.7 and near["mean"] > 0.15
-    assert max(near[kind] for kind in EASY) < 0.02
+    assert max(near[kind] for kind in EASY) < near["mean"] / 4  # for those it would nearly do
     assert faces.judge.accepted(negatives["mean"]) < 0.7 * near["mean"]
     assert faces.judge.accepted(negatives["blur"]) < 0.95 * near["blur"]
 
