@@ -2,12 +2,13 @@
 
 import os
 import signal
+import time
 
 import pytest
 import torch
 from lightning import LightningModule
 
-from benchmark.fit import LAST, Preempted, fit
+from benchmark.fit import LAST, Preempted, Watch, fit
 
 
 class Line(LightningModule):
@@ -44,3 +45,18 @@ def test_a_signal_ends_training_with_a_checkpoint_and_handlers_are_given_back(tm
         assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 10
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_the_seconds_of_a_run_are_summed_over_its_legs(tmp_path):
+    first, second = (Watch(lambda **told: None, lambda: None, log_every=1, checkpoint_every=1) for _ in range(2))
+
+    def batch(step):
+        if step == 2:
+            time.sleep(0.5)  # what only the first leg spends
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"x": torch.ones(4)}
+
+    with pytest.raises(Preempted):
+        fit(Line(), batch, 10, tmp_path, [first])
+    fit(Line(), lambda step: {"x": torch.ones(4)}, 10, tmp_path, [second])
+    assert second.seconds >= second.this_leg + 0.5
