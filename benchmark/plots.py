@@ -96,7 +96,8 @@ def curve_figure(groups: Sequence[Group], curves: Mapping[str, Sequence[Row]]) -
     lines = math.ceil(len(groups) / columns)
     figure = new_figure(2.5 * columns + 0.4, 2.5 * lines + 0.6)
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    published = papers.published_curves()
+    shown = any(cells[0].get("dataset") == papers.DATASET for _, cells in groups)
+    published = papers.published_curves() if shown else []
     for panel, (title, cells) in zip(panels.flat, groups, strict=False):
         _draw_panel(panel, cells, curves, published)
         _head(panel, title, sum(row["state"] == "ok" for row in cells))
@@ -105,7 +106,7 @@ def curve_figure(groups: Sequence[Group], curves: Mapping[str, Sequence[Row]]) -
     figure.supxlabel("training step", fontsize=9)
     for row_of_panels in panels:
         row_of_panels[0].set_ylabel("accuracy (all factors right)")
-    _level_legend(figure)
+    _level_legend(figure, shown)
     return figure
 
 
@@ -202,7 +203,7 @@ def _draw_dots(axes: Axes, place: int, cells: Sequence[Row], measure: str) -> No
     axes.annotate(label, (1.0, place), (10, 0), textcoords="offset points", va="center", color=INK)
 
 
-def _level_legend(figure: Figure) -> None:
+def _level_legend(figure: Figure, published: bool) -> None:
     levels = [line(name, color=colour, lw=2.4) for name, colour in zip(LEVELS, COLOURS, strict=True)]
     legend = legend_above(
         figure,
@@ -210,7 +211,7 @@ def _level_legend(figure: Figure) -> None:
         line("strict judge, mean of seeds", color=INK, lw=2.4),
         line("a seed (dotted: suspicious)", color=INK, lw=0.7),
         line("probe, mean", color=INK, lw=1.2, ls=DASHES),
-        line("published level 2 (steps rescaled)", color=PALE, lw=0.9),
+        *([line("published level 2 (steps rescaled)", color=PALE, lw=0.9)] if published else []),
     )
     for text, ink in zip(legend.get_texts(), INKS, strict=False):
         text.set_color(ink)

@@ -37,6 +37,7 @@ WRONG = "accepted, but another composition"
 WORDS = {
     **{f"strict_level{number}": f"strict level {number}" for number in range(3)},
     **{f"level{number}": f"probe level {number}" for number in range(3)},
+    "drawn_level2": "probe level 2, drawn values",
     "peak_memory_mb": "peak memory, MB",
     "images_per_second": "images / s",
 }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.plots import group_cells, mean_curve, published_curve, read_curve, write_plots
+from benchmark.plots import curve_figure, group_cells, mean_curve, published_curve, read_curve, write_plots
 from benchmark.tables import Row, to_csv
 
 COLUMNS = ["step", "train_loss", *(f"{judge}level{level}" for judge in ("", "strict_") for level in range(3))]
@@ -81,3 +81,11 @@ def test_both_figures_are_written_also_without_curves(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["curves.png", "dots.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
     assert write_plots(tmp_path, [cell("mar", 1, state="failed")]) == []
+
+
+@pytest.mark.parametrize(("dataset", "told"), [("shapes2d", True), ("celeba-drawn", False)])
+def test_the_legend_tells_of_published_curves_where_there_are_any(dataset: str, told: bool) -> None:
+    row = cell("dit", 0, dataset=dataset)
+    points = [{name: 10.0 if name == "step" else 0.5 for name in COLUMNS}]
+    (legend,) = curve_figure([("dit", [row])], {row["cell"]: points}).legends
+    assert any("published" in text.get_text() for text in legend.get_texts()) == told
