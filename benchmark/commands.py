@@ -54,9 +54,10 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
     elif selected:
         code = local.launch_cells(plan, selected, at_once, gpus, before, arguments)
     rows = rebuild(plan.store)
-    _draw(plan.store, rows)
+    written = ", ".join(["leaderboard.csv", "summary.csv", *_draw(plan.store, rows)])
     selection = [row for row in rows if row["cell"] in plan.cells]
-    _say(render(selection, SHOWN, "md"), f"-> {plan.store.results}/leaderboard.csv, summary.csv, curves.png, dots.png")
+    table = render(selection, SHOWN, "md") if selection else "no cell has ended yet: the same command goes on"
+    _say(table, f"-> {plan.store.results}/{written}")
     return code or _all_ok(plan)
 
 
@@ -264,11 +265,11 @@ def _form(name: str) -> str:
     return name
 
 
-def _draw(store: Store, rows: list[Row]) -> None:
-    """The pictures beside the tables; matplotlib is imported here, where a second does not matter."""
+def _draw(store: Store, rows: list[Row]) -> list[str]:
+    """The pictures beside the tables, by name; matplotlib is imported here, where a second does not matter."""
     from benchmark.plots import write_plots
 
-    write_plots(store.results, rows)
+    return [path.name for path in write_plots(store.results, rows)]
 
 
 def _all_ok(plan: Plan) -> int:

@@ -180,6 +180,14 @@ def test_run_writes_configs_launches_and_derives_the_leaderboard(capsys, results
         assert line.startswith(start)
 
 
+def test_a_run_that_was_cut_off_names_only_what_it_wrote(capsys, results, monkeypatch):
+    monkeypatch.setattr(launch, "run_cells", lambda *_, **options: 75)
+    assert main(run(results, "--only", "architecture=dit")) == 75
+    *_, told, written = capsys.readouterr().out.splitlines()
+    assert "no cell has ended yet" in told
+    assert [(results / name).exists() for name in written.rpartition("/")[2].split(", ")] == [True, True]
+
+
 def test_one_failed_cell_gives_exit_code_1_and_the_rest_is_kept(capsys, results, launched):
     assert main(run(results)) == 1
     assert main(["status", "--results", str(results), "--format", "json"]) == 0
