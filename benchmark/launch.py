@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.nursery import Nursery
 from benchmark.progress import GridProgress
 from benchmark.signals import STOP_SIGNALS, USER_SIGNALS, heard
+from benchmark.spawner import Process, Spawner, Starter
 from benchmark.store import Record, Store
-from benchmark.workers import CUT_OFF, ENDED_BEFORE, NOT_OK, OK, command_line, environments, state_and_reason
+from benchmark.workers import CUT_OFF, ENDED_BEFORE, NOT_OK, OK, arguments_of, environments, state_and_reason
 
 GRACE_SECONDS = 20.0  # that workers have to save in
+BENCHMARK = (sys.executable, "-m", "benchmark")
 MAX_STRIKES = 3  # ends by a signal in a row without a new checkpoint
 
 
@@ -36,6 +39,7 @@ def run_cells(
     failed_record: Callable[[str, str], Record] | None = None,
     estimates: Mapping[str, float] | None = None,
     command: Callable[[str], Sequence[str]] | None = None,
+    forks: bool = False,
     interval: float = 15.0,
     grace: float = GRACE_SECONDS,
     say: Callable[[str], None] | None = None,
@@ -52,6 +56,7 @@ def run_cells(
         failed_record: makes the record of a cell whose worker could not write one, from its id and the reason.
         estimates: minutes a cell, for the time left.
         command: the command line of a cell's worker, instead of ``python -m benchmark run --cell ID``.
+        forks: fork workers from one process that has imported all they need (`benchmark.nursery`); on a CPU only.
         interval: seconds between reports where there is no terminal.
         grace: seconds that workers have to save and end when this process is told to stop.
         say: takes the lines of the report instead of the terminal.
@@ -60,9 +65,15 @@ def run_cells(
         0 if all ended ok, 75 if any was cut off, else 1.
     """
     slots = environments(jobs, threads, gpus)
+
+    def arguments(cell_id: str) -> list[str]:
+        return arguments_of(store, cell_id, extra_args)
+
     launcher = _Launcher(
         store,
-        command or (lambda cell_id: command_line(store, cell_id, extra_args)),
+        Nursery(arguments, slots[0])
+        if forks
+        else Spawner(command or (lambda cell_id: [*BENCHMARK, *arguments(cell_id)])),
         {cell_id: store.record_count(cell_id) for cell_id in cell_ids} | dict(ended_before or {}),
         failed_record or (lambda cell_id, reason: {"cell": cell_id, "state": "failed", "reason": reason}),
         slots,
@@ -74,7 +85,7 @@ def run_cells(
 @dataclass
 class _Worker:
     cell_id: str
-    process: subprocess.Popen[bytes]
+    process: Process
     environment: dict[str, str]  # the slot it takes
     log_start: int  # where its part of the log begins, in bytes
 
@@ -93,7 +104,7 @@ class _Launcher:
     def __init__(
         self,
         store: Store,
-        command: Callable[[str], Sequence[str]],
+        starter: Starter,
         ended_before: dict[str, int],
         failed_record: Callable[[str, str], Record],
         slots: list[dict[str, str]],
@@ -101,7 +112,7 @@ class _Launcher:
     ) -> None:
         self._queue: list[str] = []
         self._store = store
-        self._command = command
+        self._starter = starter
         self._ended_before = ended_before
         self._failed_record = failed_record
         self._free = slots
@@ -132,7 +143,7 @@ class _Launcher:
     def _fill(self) -> None:
         """Put cells that are free on free slots; drop those that somebody else has ended."""
         for cell_id in list(self._queue):
-            if not self._free:
+            if not self._free or not self._starter.ready:
                 return
             holder = self._store.cell_holder(cell_id)  # before the record: who ends a cell writes it, then lets go
             if self._has_ended(cell_id):
@@ -154,16 +165,9 @@ class _Launcher:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as output:
             output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, start {past.starts} of this run\n".encode())
-            output.flush()
-            process = subprocess.Popen(
-                self._command(cell_id),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=os.environ | environment | {ENDED_BEFORE: str(self._ended_before[cell_id])},
-                start_new_session=True,
-            )
-            self._workers.append(_Worker(cell_id, process, environment, output.tell()))
+        log_start = log.stat().st_size
+        theirs = environment | {ENDED_BEFORE: str(self._ended_before[cell_id])}
+        self._workers.append(_Worker(cell_id, self._starter.start(cell_id, theirs, log), environment, log_start))
         self._progress.started(cell_id, past.starts)
 
     def _reap(self) -> None:
@@ -174,8 +178,7 @@ class _Launcher:
             self._workers.remove(worker)
             self._free.append(worker.environment)
             _kill_group(worker, signal.SIGKILL)  # its children, if it left any
-            if worker.process.stdin is not None:
-                worker.process.stdin.close()
+            worker.process.let_go()
             self._settle(worker, code)
 
     def _settle(self, worker: _Worker, code: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Mapping, Sequence
 
 from benchmark import launch, ranks, workers
@@ -43,8 +44,19 @@ def launch_cells(
         ended_before={name: before[name] for name in selected},
         failed_record=plan.failed_record,
         estimates={name: plan.estimates[name].minutes for name in selected},
+        forks=can_fork(plan, selected, groups),
         grace=float(os.environ.get(workers.GRACE, launch.GRACE_SECONDS)),
     )
+
+
+def can_fork(plan: Plan, selected: Sequence[str], groups: Sequence[str]) -> bool:
+    """Whether workers may share one import of torch: several of them, on a CPU, one process and as many threads each.
+
+    On Linux: other systems' libraries do not bear a fork.
+    """
+    cells = [plan.cells[name] for name in selected]
+    alike = all(cell.threads == plan.threads and cell.devices * cell.nodes == 1 for cell in cells)
+    return sys.platform == "linux" and len(cells) > 1 and alike and not groups
 
 
 def gpus(plan: Plan) -> list[str]:

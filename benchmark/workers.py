@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -78,9 +77,9 @@ def environments(jobs: int | str, threads: int, gpus: Sequence[str]) -> list[dic
     return [common | ({"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}) for index in range(count)]
 
 
-def command_line(store: Store, cell_id: str, extra_args: Sequence[str] = ()) -> list[str]:
-    """The command that runs a cell whose ``config.yaml`` is in the store."""
-    return [sys.executable, "-m", "benchmark", "run", "--cell", cell_id, "--results", str(store.results), *extra_args]
+def arguments_of(store: Store, cell_id: str, extra_args: Sequence[str] = ()) -> list[str]:
+    """What stands behind ``python -m benchmark`` to run a cell whose ``config.yaml`` is in the store."""
+    return ["run", "--cell", cell_id, "--results", str(store.results), *extra_args]
 
 
 def end_with_launcher() -> None:

@@ -1,0 +1,131 @@
+"""Workers that need not import anything: forked from a server that has done so once for all of them.
+
+Importing torch, Lightning and what hangs on them takes a slow core twelve seconds, which is a part of a short cell and all of a
+tiny one. Python's own fork server does the work; it computes nothing, so that no thread and no device is there to be lost in a
+fork. Whoever shares out GPUs spawns workers instead (`benchmark.local`): what was asked of a driver cannot be forked.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from benchmark.signals import STOP_SIGNALS, USER_SIGNALS
+from benchmark.spawner import Process
+
+PRELOADED = ["benchmark.runner"]
+LOST = 255  # what Python says of a process whose server is gone
+_forking = multiprocessing.get_context("forkserver")
+
+
+class Nursery:
+    """A server that imports in the background, and then forks a worker at once.
+
+    Args:
+        arguments: what stands behind ``python -m benchmark`` to run a cell.
+        environment: of the server, and so of all workers. Numbers of threads belong here: they are read when torch is
+            imported.
+    """
+
+    def __init__(self, arguments: Callable[[str], Sequence[str]], environment: Mapping[str, str]) -> None:
+        self._arguments, self._environment = arguments, dict(environment)
+        self._open()
+
+    def _open(self) -> None:
+        _forking.set_forkserver_preload(PRELOADED)
+        with _set(self._environment), _held_back():
+            forkserver.ensure_running()
+        # The server answers its first caller when it has imported everything. A launcher must not wait that long.
+        self._first = threading.Thread(target=_forking.Process(target=_nothing).start, daemon=True)
+        self._first.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether `start` returns at once."""
+        return not self._first.is_alive()
+
+    def start(self, cell_id: str, environment: Mapping[str, str], log: Path) -> Process:
+        """Fork a cell's worker."""
+        theirs, ours = _forking.Pipe(duplex=False)
+        task = (list(self._arguments(cell_id)), dict(environment), str(log), theirs)
+        process = _forking.Process(target=_work, args=task)
+        process.start()
+        theirs.close()
+        return Forked(process, ours, self)
+
+    def lost(self) -> None:
+        """Open another server in place of one that was killed."""
+        if self.ready:
+            self._open()
+
+
+class Forked:
+    """A forked worker, as the launcher handles it."""
+
+    def __init__(self, process: multiprocessing.process.BaseProcess, pipe: Connection, nursery: Nursery) -> None:
+        assert process.pid is not None
+        self.pid = process.pid
+        self._process, self._pipe, self._nursery = process, pipe, nursery
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs. Without the server it must end too: as if killed."""
+        code = self._process.exitcode
+        if code != LOST:
+            return code
+        self._nursery.lost()
+        return -signal.SIGKILL
+
+    def let_go(self) -> None:
+        """Close the pipe whose end tells the worker that its launcher is gone."""
+        self._pipe.close()
+
+
+def _work(arguments: list[str], environment: dict[str, str], log: str, launcher: Connection) -> None:
+    """In the forked process: what a process of that command line would have found, and the command."""
+    os.setsid()
+    os.dup2(launcher.fileno(), 0)
+    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.update(environment)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOP_SIGNALS, *USER_SIGNALS))
+    from benchmark.cli import main
+
+    sys.exit(main(arguments))
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """What is started within never gets a signal that asks it to stop: the server ends when its launcher does."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, *USER_SIGNALS))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _set(environment: Mapping[str, str]) -> Iterator[None]:
+    """These variables for what is started within."""
+    before = {key: os.environ.get(key) for key in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
