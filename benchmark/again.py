@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.cell import Cell
 from benchmark.composer import Composer, LeftOut
-from benchmark.config import NAMED, ConfigError, Override, leaves
+from benchmark.config import NAMED, ConfigError, Override, differences
 from benchmark.grid import Choice, load_grid
 from benchmark.machine import Machine
 from benchmark.registry import Registry
@@ -50,7 +50,7 @@ class Commands:
         identity = json.dumps(shared, sort_keys=True)
         if identity not in self._settings:
             plain = self._composer(cell, ()).resolve(_choice(cell))
-            keys = _differences(plain, cell.config)
+            keys = _keys(plain, cell.config)
             self._settings[identity] = keys, self._composer(cell, tuple(map(Override.parse, keys)))
         return self._settings[identity]
 
@@ -66,18 +66,7 @@ def _choice(cell: Cell) -> Choice:
     return Choice(dataset, cell.architecture, cell.tokenizer, conditioning, cell.seed)
 
 
-def _differences(plain: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """``KEY=VALUE`` for every leaf of `wanted` that is another in `plain`, and for what a machine would decide."""
-    found, usual = dict(leaves(wanted)), dict(leaves(plain))
-    named = {kind: wanted[kind]["name"] for kind in NAMED}
-
-    def spelled(key: str) -> str:
-        section, _, rest = key.partition(".")
-        return f"{section}.{named[section]}.{rest}" if section in named else key
-
-    told = [key for key, value in found.items() if key not in usual or usual[key] != value or key in RESOLVED]
-    return [f"{spelled(key)}={_text(found[key])}" for key in told if key not in ("seed", "preset")]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _keys(plain: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """``KEY=VALUE`` for what is another in `plain`, and for what a machine would decide."""
+    part = {key: value for key, value in wanted.items() if key not in ("seed", "preset", "changed")}
+    return differences(plain, part, {kind: wanted[kind]["name"] for kind in NAMED}, RESOLVED)

@@ -93,6 +93,7 @@ class Cell:
         trainer = self.config["trainer"]
         return {
             **names,
+            "changed": self.config.get("changed", ""),
             "preset": self.config["preset"],
             "recipe": self.config["recipe"],
             "view": self.view,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,11 @@ from benchmark.config import (
     Layer,
     Override,
     dataset_layer,
+    differences,
     native_layer,
     nearest,
     preset_layer,
+    setting_part,
 )
 from benchmark.grid import Choice, Grid
 from benchmark.machine import Machine
@@ -90,6 +92,7 @@ class Composer:
             config[section] = config[section] | self._settled(section, config[section])
         config = _resolve_auto(config, self.machine)
         config["tokenizer"]["view"] = self._view(choice, config["tokenizer"]["view"])
+        config["changed"] = self._changed(choice)
         space = self._check(config)
         if space and not space.num_values:  # classes are all there is to tell: the same cell whichever was asked for
             config["conditioning"] = {**config["conditioning"], "information": "labels"}
@@ -105,6 +108,21 @@ class Composer:
             layers = [self._preset_layer, own, native_layer(native), study, axis]
             self._composed[key] = self.schema.compose(layers, self.overrides)
         return self._composed[key]
+
+    @cached_property
+    def _plain(self) -> Composer:
+        """The same without what the command line sets, but for the recipe."""
+        recipe = [override for override in self.overrides if override.key == "recipe"]
+        return Composer(self.registry, self.machine, self.grid, self.preset, recipe)
+
+    def _changed(self, choice: Choice) -> str:
+        """What a study or the command line sets that the preset does not, as ``KEY=VALUE``; empty where all is usual.
+
+        Axes, recipe and seed have columns of their own; where and how fast it is trained makes no other setting.
+        """
+        usual = _own(self._plain._compose(replace(choice, settings={})), choice)
+        theirs = _own(self._compose(choice), choice)
+        return " ".join(differences(usual, theirs, {kind: getattr(choice, kind) for kind in NAMED}))
 
     def _settled(self, key: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """What a section finds out about this machine before anything is hashed, by its config's ``settle``.
@@ -179,6 +197,12 @@ def _settle(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
         return {} if settle is None else dict(settle(values))
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _own(whole: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
+    """Of a composed config the setting of a choice: its own dataset, tokenizer and architecture only."""
+    part = setting_part({**whole, **{kind: whole[kind][getattr(choice, kind)] for kind in NAMED}})
+    return {key: value for key, value in part.items() if key not in ("recipe", "preset")}
 
 
 def _text(settings: Mapping[str, Any]) -> str:

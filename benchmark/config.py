@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,9 @@ from benchmark.sources import find_module, source
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 COMMAND_LINE = "command line"
-NOT_HASHED = ("slurm", "paths", "jobs")  # where and how many at once: they change no bit of the result
+NOT_HASHED = ("slurm", "paths", "jobs", "changed")  # where, how many at once, what is told of it: no bit of the result
+# Of `trainer`: where and how fast, not what. Bits change; a setting does not.
+HARDWARE = ("device", "devices", "nodes", "precision", "threads", "compile", "log_every", "keep_checkpoints")
 # Keys that came later, each with the value that means what was done before: ids of cells do not tell of it.
 LATER: Mapping[str, Mapping[str, Any]] = {
     "trainer": {"devices": 1, "nodes": 1},
@@ -174,6 +176,28 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
+def differences(
+    usual: Mapping[str, Any], wanted: Mapping[str, Any], names: Mapping[str, str], always: Collection[str] = ()
+) -> list[str]:
+    """``KEY=VALUE``, as the command line takes it, for every leaf that is another in ``wanted`` than is usual.
+
+    Args:
+        names: of the dataset, tokenizer and architecture whose own keys stand under ``dataset`` and so on.
+        always: keys that are told in any case.
+    """
+
+    def spelled(key: str) -> str:
+        section, _, rest = key.partition(".")
+        return f"{section}.{names[section]}.{rest}" if section in names else key
+
+    before, absent = dict(leaves(usual)), object()
+    told = {key: value for key, value in leaves(wanted) if key in always or before.get(key, absent) != value}
+    return [
+        f"{spelled(key)}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+        for key, value in told.items()
+    ]
+
+
 def names_in(folder: str) -> list[str]:
     """Names of the YAML files in a folder of ``configs/``."""
     return sorted(path.stem for path in (CONFIGS / folder).glob("*.yaml"))
@@ -223,6 +247,13 @@ def hashed_part(config: Mapping[str, Any]) -> dict[str, Any]:
     for section, before in LATER.items():
         if section in part:
             part[section] = {k: v for k, v in part[section].items() if k not in before or v != before[k]}
+    return part
+
+
+def setting_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What replicates of a setting have in common wherever they are trained: no model seed, no machine."""
+    part = {key: value for key, value in hashed_part(config).items() if key != "seed"}
+    part["trainer"] = {key: value for key, value in part.get("trainer", {}).items() if key not in HARDWARE}
     return part
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark.cell import Cell
 from benchmark.composer import Composer
-from benchmark.config import NAMED, hashed_part
+from benchmark.config import NAMED, leaves, setting_part
 from benchmark.grid import Choice, nested_keys, of_preset
 from benchmark.leaderboard import SHARES, binomial_floor, leaderboard
 from benchmark.statistics import Moments, bimodal_remark, moments
@@ -20,9 +20,7 @@ from benchmark.store import Store
 from benchmark.tables import Row, is_number, read_csv
 
 DEVELOPMENT = 100  # seeds from here on chose recipes; they decide nothing
-# Of `trainer`: where and how fast, not what. Bits change, the setting that a claim is about does not.
-HARDWARE = ("device", "devices", "nodes", "precision", "threads", "compile", "log_every", "keep_checkpoints")
-TOLD_BY_COLUMNS = ("trainer.max_steps",)  # not `follow`: seed 0 looks as if it did
+TOLD_BY_COLUMNS = ("trainer.max_steps",)  # of rows without `changed`; not `follow`: seed 0 looks as if it did
 HALF = "strict_level2_half"  # share of the run after which the curve first reached half of where it ended
 
 
@@ -106,12 +104,12 @@ def find_side(
     cell = Cell(composer.resolve(choice))
     if cell.dataset != dataset:
         return Side(name, missing=f"{cell.dataset} decides no claim about {dataset}")
-    described = [each for each in cells if _same_columns(each.row, cell)]
+    described = [each for each in cells if _same_columns(each, cell)]
     if any(each.config is not None for each in described):
         defaults = _defaults(cell, composer)
         described = [each for each in described if each.config is None or _same_config(each.config, cell, defaults)]
     if not all(key in TOLD_BY_COLUMNS for key in setting.get("set") or {}):
-        described = [each for each in described if each.config is not None]
+        described = [each for each in described if each.config is not None or "changed" in each.row]
     named = [each.row for each in described]
     return side_of(name, [row for row in named if row["dataset"] == dataset], seeds, measure)
 
@@ -137,40 +135,32 @@ def side_of(name: str, rows: Sequence[Row], seeds: int, measure: str) -> Side:
     return Side(name, good, counts["suspicious"], counts["failed"], missing)
 
 
-def _same_columns(row: Row, cell: Cell) -> bool:
-    """Whether a row says of itself what the cell does, whichever seed it has."""
-    seed = row.get("seed")
+def _same_columns(trained: Trained, cell: Cell) -> bool:
+    """Whether a row says of itself what the cell does, whichever seed it has.
+
+    What differs from the preset is asked of rows alone: a config tells it as it is, also when the preset has changed.
+    """
+    row, seed = trained.row, trained.row.get("seed")
     seeds = {f"seed_{kind}": seed if value == "follow" else int(value) for kind, value in cell.config["seeds"].items()}
     told = {**cell.row(), **seeds, "seed": seed}
+    changed = told.pop("changed")
+    if (
+        trained.config is None and "changed" in row and (row["changed"] or "") != changed
+    ):  # a table has None for nothing
+        return False
     return all(row[key] == value for key, value in told.items() if key in row and key != "device")
 
 
 def _same_config(theirs: Mapping[str, Any], cell: Cell, defaults: Mapping[str, Any]) -> bool:
     """A key that came after a record stands there as its default did: it meant nothing else."""
-    own, recorded = _leaves(_setting(cell.config)), _leaves(_setting(theirs))
+    own, recorded = dict(leaves(setting_part(cell.config))), dict(leaves(setting_part(theirs)))
     return recorded.keys() <= own.keys() and all(
         recorded.get(key, defaults.get(key)) == value for key, value in own.items()
     )
-
-
-def _setting(config: Mapping[str, Any]) -> dict[str, Any]:
-    part = {key: value for key, value in hashed_part(config).items() if key != "seed"}
-    part["trainer"] = {key: value for key, value in part.get("trainer", {}).items() if key not in HARDWARE}
-    return part
 
 
 def _defaults(cell: Cell, composer: Composer) -> dict[str, Any]:
     """What every key of the cell's setting says where nothing is said, by dotted key."""
     whole = composer.schema.compose([])
     own = {kind: whole[kind][cell.config[kind]["name"]] for kind in NAMED}
-    return _leaves(_setting({**whole, **own}))
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            leaves |= _leaves(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
+    return dict(leaves(setting_part({**whole, **own})))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from benchmark.store import Store
 
 DESCRIPTION = ("dataset", "architecture", "tokenizer", "conditioning")
-IDENTITY = ("cell", *DESCRIPTION, "seed", "preset", "state", "reason", "steps")
+IDENTITY = ("cell", *DESCRIPTION, "changed", "seed", "preset", "state", "reason", "steps")
 LEVELS = ("level0", "level1", "level2", "strict_level0", "strict_level1", "strict_level2")
 COST = (
     *("parameters", "target_tokens", "flops", "evaluations_per_sample"),
@@ -57,7 +57,10 @@ ORDER = (
 )
 SHOWN = ("cell", "state", "steps", *LEVELS, "still_moving", "minutes")  # what fits on a screen
 SHARES = (*LEVELS, *(f"drawn_{name}" for name in LEVELS))  # what summary.csv averages over seeds
-SETTING = (*DESCRIPTION, *("preset", "recipe", "view", "steps", "split", "setting"))  # what its seeds have in common
+SETTING = (
+    *DESCRIPTION,
+    *("changed", "preset", "recipe", "view", "steps", "split", "setting"),
+)  # what its seeds have in common
 SEEDS = {"seed": "model", "seed_data": "data", "seed_tokenizer": "tokenizer", "seed_probe": "probe"}
 SAMPLES = 512  # images judged a composition where a record does not say (science: final evaluation)
 MOVING = 0.05  # a level that changed by more than this over the last fifth of training has not settled

@@ -194,6 +194,15 @@ def test_rows_without_configs_speak_only_for_what_columns_tell():
     assert not side(JEPA | {"set": {"seeds.tokenizer": "follow"}}, cells).rows  # seed 0 looks as if it followed
 
 
+def test_rows_tell_settings_apart_by_what_differs_from_the_preset():
+    made = composer("trainer.threads=4")  # where it was trained is not told
+    told = [Trained({**each.row}) for each in trained(SHUFFLED, shares=(0.3, 0.4), made=made) + trained(JEPA)]
+    assert [each.row["changed"] for each in told] == ["architecture.maskgit-jepa.target=shuffled"] * 2 + [""]
+    assert len(side(SHUFFLED, told, seeds=2).rows) == 2 and len(side(JEPA, told).rows) == 1
+    empty = [Trained({**each.row, "changed": each.row["changed"] or None}) for each in told]  # as a CSV file has it
+    assert len(side(SHUFFLED, empty, seeds=2).rows) == 2 and len(side(JEPA, empty).rows) == 1
+
+
 def test_half_rise_is_the_first_step_at_half_of_the_end():
     curve = [
         {"step": step, "strict_level2": share} for step, share in ((250, 0.0), (500, 0.5), (750, 0.3), (1000, 0.8))

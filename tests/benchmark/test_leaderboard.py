@@ -52,7 +52,7 @@ def write(store: Store, records: list[dict[str, Any]]) -> None:
 def test_columns_start_as_promised_and_unknown_ones_end_sorted() -> None:
     rows = leaderboard([record(zeta=1, alpha=2, drawn_level0=0.5, recon_strict_comp_000=0.99, level2_max=0.9)])
     names = columns(rows)
-    identity = "cell,dataset,architecture,tokenizer,conditioning,seed,preset,state,reason,steps"
+    identity = "cell,dataset,architecture,tokenizer,conditioning,changed,seed,preset,state,reason,steps"
     levels = "level0,level1,level2,strict_level0,strict_level1,strict_level2"
     assert ",".join(names).startswith(f"{identity},{levels},drawn_level0")
     assert names[-2:] == ["alpha", "zeta"]
@@ -216,7 +216,7 @@ def test_every_format_shows_every_cell(form: str) -> None:
     if form == "json":
         assert json.loads(text)[1]["level0"] is None
     if form == "md":
-        assert {line.count("|") for line in render(rows, IDENTITY, "md").replace("\\|", "").splitlines()} == {11}
+        assert {line.count("|") for line in render(rows, IDENTITY, "md").replace("\\|", "").splitlines()} == {12}
 
 
 def test_an_unknown_format_is_told_those_there_are() -> None:

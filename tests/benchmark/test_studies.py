@@ -8,7 +8,7 @@ import pytest
 from benchmark.cell import Cell
 from benchmark.claims import load_claims
 from benchmark.composer import Composer
-from benchmark.config import ConfigError
+from benchmark.config import ConfigError, Override
 from benchmark.evidence import choice_of
 from benchmark.grid import Part, choices, load_grid, nested_keys, parse_only
 from benchmark.machine import Machine
@@ -45,8 +45,8 @@ SHARED = {  # what several studies have in common is one cell
 
 
 @cache
-def composer(preset: str) -> Composer:
-    return Composer(discover(), CPU, load_grid("full"), preset)
+def composer(preset: str, *overrides: str) -> Composer:
+    return Composer(discover(), CPU, load_grid("full"), preset, [Override.parse(text) for text in overrides])
 
 
 @cache
@@ -74,6 +74,20 @@ def test_full_has_each_cell_once():
         before |= own
     assert set(cells("full", "laptop")) == before
     assert load_grid("full").expected.startswith(f"{len(before)} cells")
+
+
+def test_columns_tell_every_setting_from_every_other():
+    axes = ("dataset", "architecture", "tokenizer", "conditioning", "changed")
+    planned = cells("full", "laptop").values()
+    told = {(*(str(cell.row()[axis]) for axis in axes), cell.seed) for cell in planned}
+    assert len(told) == len(planned)
+    assert {cell.row()["changed"] for cell in planned} >= {
+        "",
+        "split.base=011",
+        "architecture.maskgit-jepa.layers=[1,3]",
+    }
+    again = composer("laptop", "dataset.shapes2d.radius_large=7.0")  # as the preset has it
+    assert again.resolve(choices(load_grid("all"), discover(), {})[0])["changed"] == ""
 
 
 @pytest.mark.parametrize("preset", ["smoke", "paper"])
