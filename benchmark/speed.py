@@ -28,18 +28,18 @@ from benchmark.tables import Row
 ROWS = "rows.json"  # what a process leaves in its results folder
 GRID, DATASET = "all", "shapes2d"  # what is measured where nothing is named
 REFERENCE = "dit"  # the architecture that the plain loop trains too
-BESIDE = 2  # cells side by side
+BESIDE = {"cpu": (2,), "cuda": (2, 4, 8)}  # cells side by side, as `--jobs` runs them; on one GPU where it is a GPU
 COLUMNS = (
     *("measured", "dataset", "tokenizer", "conditioning", "preset", "threads", "precision", "compiled", "batch_size"),
     *("steps_per_second", "images_per_second", "spread", "times_plain", "flops_per_step", "matmul_flops"),
-    *("utilisation", "curve_images_per_second", "final_images_per_second", "evaluation_seconds", "start_seconds"),
-    *("first_step_seconds", "checkpoint_seconds", "outside_share", "peak_memory_mb"),
+    *("utilisation", "curve_images_per_second", "final_images_per_second", "evaluation_seconds", "import_seconds"),
+    *("start_seconds", "first_step_seconds", "checkpoint_seconds", "outside_share", "peak_memory_mb"),
     *("cell", "device", "torch", "git_commit", "date"),
 )
 TRAINING = ("measured", "threads", "steps_per_second", "images_per_second", "spread", "times_plain", "utilisation")
 AROUND = (
     *("measured", "curve_images_per_second", "final_images_per_second", "evaluation_seconds"),
-    *("start_seconds", "first_step_seconds", "outside_share", "peak_memory_mb"),
+    *("import_seconds", "start_seconds", "first_step_seconds", "outside_share", "peak_memory_mb"),
 )
 SHARED = ("measured", "dataset", "tokenizer", "threads", "images_per_second", "spread")
 
@@ -82,11 +82,12 @@ def tasks(cells: Sequence[Cell]) -> Iterator[Task]:
     for cell in cells:
         yield Task("cell", cell, cell.architecture, threads=cell.threads)
     for cell in (cell for cell in cells if cell.architecture == REFERENCE):
-        both = BESIDE * cell.threads
-        room = cell.config["trainer"]["device"] == "cpu" and workers.available_cores() >= both
-        if room:
-            yield Task("steps", cell, f"{BESIDE} {REFERENCE} side by side", copies=BESIDE, threads=cell.threads)
-        yield Task("plain", cell, "plain DiT loop", tuned=False, threads=both if room else cell.threads)
+        device = cell.config["trainer"]["device"]
+        beside = [n for n in BESIDE[device] if device == "cuda" or workers.available_cores() >= n * cell.threads]
+        for copies in beside:
+            yield Task("steps", cell, f"{copies} {REFERENCE} side by side", copies=copies, threads=cell.threads)
+        together = max(beside, default=1) if device == "cpu" else 1
+        yield Task("plain", cell, "plain DiT loop", tuned=False, threads=together * cell.threads)
     for cell in {cell.latents_key: cell for cell in reversed(cells)}.values():
         yield Task("shared", cell, f"{cell.dataset} and tokenizer {cell.tokenizer}", threads=cell.threads)
 

@@ -26,9 +26,9 @@ LITTLE = (
     *(f"dataset.shapes2d.{part}_per_composition=4" for part in ("train", "probe", "test")),
 )
 MEASURED = (
-    *("steps_per_second", "images_per_second", "flops_per_step", "matmul_flops", "utilisation", "start_seconds"),
+    *("steps_per_second", "images_per_second", "flops_per_step", "matmul_flops", "utilisation", "import_seconds"),
     *("curve_images_per_second", "final_images_per_second", "evaluation_seconds", "first_step_seconds"),
-    *("checkpoint_seconds", "peak_memory_mb", "outside_share"),
+    *("start_seconds", "checkpoint_seconds", "peak_memory_mb", "outside_share"),
 )
 
 
@@ -143,6 +143,17 @@ def test_what_is_compared_has_as_many_threads(monkeypatch):
     rows, failed = speed.measure([cell], [], [], 0.1, lambda line: None)
     assert [row["times_plain"] for row in rows] == [3.0, 2.5, 1.0, 1.0]
     assert failed == ["shapes2d and tokenizer vq"]
+
+
+def test_a_gpu_is_measured_with_several_cells_on_it(monkeypatch):
+    cell = cells()["dit"]
+    monkeypatch.setattr(speed.workers, "available_cores", lambda: 1)
+
+    def beside(device: str) -> list[int]:
+        there = Cell({**cell.config, "trainer": {**cell.config["trainer"], "device": device}})
+        return [task.copies for task in speed.tasks([there]) if task.kind == "steps"]
+
+    assert beside("cuda") == [2, 4, 8] and beside("cpu") == []
 
 
 @pytest.fixture
