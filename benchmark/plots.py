@@ -41,7 +41,18 @@ STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-KEYS = ("dataset", "tokenizer", "conditioning", "preset", "recipe", "architecture", "steps", "view", "setting")
+KEYS = (
+    "dataset",
+    "tokenizer",
+    "conditioning",
+    "preset",
+    "recipe",
+    "architecture",
+    "steps",
+    "changed",
+    "view",
+    "setting",
+)
 Group = tuple[str, list[Row]]  # a title and the cells behind it
 
 
@@ -75,7 +86,7 @@ def group_cells(rows: Iterable[Row]) -> list[Group]:
 
     def title(name: tuple[Any, ...]) -> str:
         details = [_say(KEYS[i], name[i]) for i in varying if KEYS[i] not in ("architecture", "view", "setting")]
-        return ", ".join([str(name[KEYS.index("architecture")]), *details])
+        return ", ".join([str(name[KEYS.index("architecture")]), *filter(None, details)])
 
     titles = {name: title(name) for name in settings}
     repeated = {text for text in titles.values() if list(titles.values()).count(text) > 1}
@@ -253,5 +264,9 @@ def _place(key: str, value: Any) -> tuple[float, str]:
     return (value, "") if is_number(value) else (0, str(value))
 
 
-def _say(key: str, value: Any) -> str:
-    return f"{value} steps" if key == "steps" else str(value)
+def _say(name: str, value: Any) -> str:
+    """A value as a title tells it; of dotted keys that were changed the last part."""
+    if name == "changed":
+        changes = [change.partition("=") for change in (value or "").split()]
+        return " ".join(f"{key.rpartition('.')[2]}={to}" for key, _, to in changes if key != "trainer.max_steps")
+    return f"{value} steps" if name == "steps" else str(value)

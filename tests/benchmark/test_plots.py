@@ -58,6 +58,14 @@ def test_settings_that_look_alike_are_told_apart() -> None:
     assert [title for title, _ in groups] == ["dit, codes, fedc", "dit, pre_quant, abcd"]
 
 
+def test_titles_say_what_a_study_changes() -> None:
+    changes = ("", "architecture.maskgit-jepa.layers=[1,3]", "trainer.max_steps=7500")
+    rows = [cell("maskgit-jepa", 0, setting=change, changed=change, steps=2500) for change in changes]
+    rows[-1]["steps"] = 7500
+    titles = [title for title, _ in group_cells(rows)]
+    assert titles == ["maskgit-jepa, 2500 steps", "maskgit-jepa, 2500 steps, layers=[1,3]", "maskgit-jepa, 7500 steps"]
+
+
 def test_published_curves_are_those_of_the_same_conditions() -> None:
     rows = [
         {"architecture": "dit", "level": level, "step": step}
