@@ -14,7 +14,18 @@ from benchmark.plots import Group
 from benchmark.tables import Row, is_number, read_csv, short
 from datasets.factors import level
 
-CORE = ("architecture", "tokenizer", "conditioning", "steps", "seed", "state", *LEVELS[3:], *LEVELS[:3], "minutes")
+CORE = (
+    "architecture",
+    "tokenizer",
+    "conditioning",
+    "changed",
+    "steps",
+    "seed",
+    "state",
+    *LEVELS[3:],
+    *LEVELS[:3],
+    "minutes",
+)
 COST = (
     *("parameters", "sampled_parameters", "target_tokens", "flops", "sample_flops", "evaluations_per_sample"),
     *("minutes", "evaluation_minutes", "images_per_second", "peak_memory_mb", "device"),
@@ -69,7 +80,8 @@ class Table:
 def leaderboard_table(rows: Sequence[Row]) -> Table:
     """A row a cell; all columns that the leaderboard has, those but ``CORE`` folded away."""
     shown = [*CORE, *(name for name in columns(rows) if name not in CORE)]
-    shown = [name for name in shown if name in CORE or any(row.get(name) is not None for row in rows)]
+    always = set(CORE) - {"changed"}  # of no use where all is usual
+    shown = [name for name in shown if name in always or any(row.get(name) not in (None, "") for row in rows)]
     table = Table("One trained model a row", [(_words(name), name not in CORE) for name in shown])
     for row in rows:
         line = [_entry(name, row.get(name)) for name in shown]
