@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmark.composer import Composer
 from benchmark.config import CONFIGS, ConfigError, nearest, read_yaml
-from benchmark.contrasts import UNDECIDED
-from benchmark.decisions import RULES, Decision, holm, more_seeds, power
+from benchmark.decisions import RULES, SIDES, UNDECIDED, Decision, holm, more_seeds, power
 from benchmark.evidence import Side, Trained, find_side
 from benchmark.statistics import Moments
 from benchmark.tables import Row
@@ -44,15 +43,17 @@ class Claim:
     figure: str
     grid: str  # whose cells decide it, and with whose other claims it is corrected for multiplicity
     datasets: Mapping[str, int]  # to the number of seeds that decide
-    type: str  # greater | equivalent | ordered
+    type: str  # greater | equivalent | ordered | reaches
     sides: tuple[str, ...]
     measure: str = "strict_level2"  # the primary number
-    margin: float = 0.0
+    margin: float = 0.0  # of `reaches`: the bar
     expected: float | None = None  # difference that the paper reports, for power
 
     @property
     def text(self) -> str:
         """The claim in symbols."""
+        if self.type == "reaches":
+            return f"{self.sides[0]} >= {self.margin:g}"
         between = {"greater": " > ", "equivalent": " ~ ", "ordered": " > "}[self.type]
         return between.join(self.sides)
 
@@ -81,7 +82,8 @@ def load_claims(path: Path = CLAIMS) -> Claims:
     margins = {"greater": 0.0, "equivalent": float(values["equivalence_margin"]), "ordered": 0.0}
     claims = []
     for each in values["claims"]:
-        if missing := [key for key in REQUIRED if key not in each]:
+        required = (*REQUIRED, "margin") if each.get("type") == "reaches" else REQUIRED
+        if missing := [key for key in required if key not in each]:
             raise ConfigError(f"{path}: claim {each.get('name', '?')} does not say {', '.join(missing)}")
         if each["type"] not in RULES:
             raise ConfigError(
@@ -91,11 +93,11 @@ def load_claims(path: Path = CLAIMS) -> Claims:
             raise ConfigError(
                 f"{path}: claim {each['name']}: no setting '{unknown[0]}'{nearest(unknown[0], values['settings'])}"
             )
-        if len(each["sides"]) != 2 and (each["type"] != "ordered" or len(each["sides"]) < 2):
-            raise ConfigError(
-                f"{path}: claim {each['name']} compares {len(each['sides'])} sides; only `ordered` takes more than 2"
-            )
-        claims.append(Claim(**{"margin": margins[each["type"]], **each, "sides": tuple(each["sides"])}))
+        least, most = SIDES[each["type"]]
+        if not least <= len(each["sides"]) <= most:
+            takes = f"`{each['type']}` takes {least}{' or more' if most > least else ''}"
+            raise ConfigError(f"{path}: claim {each['name']} compares {len(each['sides'])} sides; {takes}")
+        claims.append(Claim(**{"margin": margins.get(each["type"]), **each, "sides": tuple(each["sides"])}))
     if len({claim.name for claim in claims}) < len(claims):
         raise ConfigError(f"{path}: two claims have the same name")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -119,6 +121,8 @@ def verdicts(claims: Claims, cells: Sequence[Trained], composer: Composer) -> li
 def verdict_row(claim: Claim, dataset: str, sides: Sequence[Side], confidence: float = 0.95) -> Row:
     """One claim on one dataset, decided; without Holm's correction, which needs the whole grid."""
     seeds = claim.datasets[dataset]
+    if claim.type == "reaches":
+        sides = [_whole(side, seeds) for side in sides]
     extended = any(row["seed"] >= seeds for side in sides for row in side.rows)
     decision = _decide(claim, sides, confidence)
     planned = _decide(claim, [side.within(seeds) for side in sides], confidence)
@@ -181,9 +185,16 @@ def power_rows(claims: Claims, grid: str) -> list[Row]:
 
 def _floor(claim: Claim, sides: Sequence[Side]) -> list[str]:
     """A remark where nobody does what is measured: sides are then equal for want of anything to differ in."""
-    if not all(side.rows for side in sides) or any(each.mean > FLOOR for each in _moments(claim, sides)):
+    compared = len(sides) > 1 and all(side.rows for side in sides)
+    if not compared or any(each.mean > FLOOR for each in _moments(claim, sides)):
         return []
     return [f"every side at the floor ({claim.measure} at most {FLOOR:g}): this tells little"]
+
+
+def _whole(side: Side, seeds: int) -> Side:
+    """A side whose own mean is asked for: it is that of all planned seeds, or not there yet."""
+    count = len(side.within(seeds).rows)
+    return side if side.missing or count == seeds else replace(side, missing=f"{count} of {seeds} planned seeds count")
 
 
 def _moments(claim: Claim, sides: Sequence[Side]) -> list[Moments]:

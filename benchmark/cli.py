@@ -132,11 +132,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_leaderboard(commands: argparse._SubParsersAction) -> None:
-    leaderboard = _add_command(commands, "leaderboard", "write leaderboard.csv and summary.csv from all records")
-    _add_format(leaderboard)
-    leaderboard.add_argument(
-        "--contrasts", action="store_true", help="the contrasts of configs/contrasts.yaml, decided"
-    )
+    _add_format(_add_command(commands, "leaderboard", "write leaderboard.csv and summary.csv from all records"))
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -151,8 +147,9 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
 def _add_claims(commands: argparse._SubParsersAction) -> None:
     claims = _add_command(commands, "claims", "decide the claims of configs/claims.yaml and write verdicts.csv")
     claims.add_argument("--preset", default="auto", metavar="P", help="of the cells: smoke, laptop, paper, or auto")
+    claims.add_argument("--table", type=Path, metavar="FILE", help="decide from a leaderboard's rows, not from records")
     claims.add_argument(
-        "--table", type=Path, metavar="FILE", help="decide from a leaderboard's rows; nothing is written"
+        "--out", type=Path, metavar="FILE", help="where to write them; default: DIR/verdicts.csv, of --table nowhere"
     )
     _add_format(claims)
 

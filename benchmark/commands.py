@@ -15,7 +15,7 @@ from benchmark.files import write_text
 from benchmark.grid import load_grid
 from benchmark.leaderboard import SHOWN, columns, rebuild
 from benchmark.machine import Machine, this_machine
-from benchmark.plan import Plan, check_writable, duration, plan_cells, plan_grid, plan_stored
+from benchmark.plan import Plan, check_out, check_writable, duration, plan_cells, plan_grid, plan_stored
 from benchmark.registry import discover
 from benchmark.states import OK, STATES, summary, to_run
 from benchmark.store import Store
@@ -101,11 +101,7 @@ def leaderboard(arguments: argparse.Namespace, tokens: Tokens) -> int:
     check_writable(arguments.results)
     form = _form(arguments.format) if arguments.format else ""
     rows = rebuild(Store(arguments.results))
-    if arguments.contrasts:
-        from benchmark.contrasts import contrast_table, markdown
-
-        _say(markdown(contrast_table(rows)))
-    elif form:
+    if form:
         _say(render(rows, columns(rows), form))
     elif rows:
         _say(render(rows, SHOWN, "md"), f"-> {arguments.results}/leaderboard.csv and summary.csv")
@@ -128,6 +124,9 @@ def report(arguments: argparse.Namespace, tokens: Tokens) -> int:
 def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Decide every claim from the records of a results folder, or from the rows of a table."""
     form = _form(arguments.format) if arguments.format else ""
+    out = arguments.out
+    if out:
+        check_out(out)
     from benchmark import claims, evidence
 
     composer = Composer(
@@ -140,12 +139,13 @@ def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
     else:
         check_writable(arguments.results)
         found = evidence.of_store(Store(arguments.results))
+        out = out or arguments.results / "verdicts.csv"
     rows = claims.verdicts(claims.load_claims(), found, composer)
     _say(render(rows, claims.COLUMNS if form else claims.SHOWN, form or "md"))
-    if not arguments.table:
-        write_text(arguments.results / "verdicts.csv", to_csv(rows, claims.COLUMNS))
+    if out:
+        write_text(out, to_csv(rows, claims.COLUMNS))
         if not form:
-            _say(f"-> {arguments.results}/verdicts.csv")
+            _say(f"-> {out}")
     return 0
 
 
@@ -188,7 +188,7 @@ def speed(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
     plan = speed.plan(discover(arguments.plugin), this_machine(), arguments.preset, tokens)
     if out := arguments.out:
-        speed.check_out(out)
+        check_out(out)
     _say(*plan.notes, f"preset    {plan.preset}", f"device    {plan.machine}")
     rows, failed = speed.measure(list(plan.cells.values()), local.gpus(plan), arguments.plugin, arguments.seconds, _say)
     _say(*(f"\n{_table(shown, columns)}" for shown, columns in speed.tables(rows) if shown))

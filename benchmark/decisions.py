@@ -1,4 +1,4 @@
-"""What a claim says about means over seeds, decided: greater, equivalent, or ordered; Holm's correction; power.
+"""What a claim says about means over seeds, decided: greater, equivalent, ordered, or reached; Holm's correction; power.
 
 Sides come as moments (mean, variance of one seed, n), so that the same functions tell what more seeds would decide.
 scipy is imported where it is used: `plan` imports this module too.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from benchmark.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED, verdict
 from benchmark.statistics import Interval, Moments, welch_of_moments
 
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+KNOWN = Moments(0.0, 0.0, 2)  # a side without error: Welch's test against it is Student's of one sample
 MOST_SEEDS = 1000  # a side: what is not decided by so many is not worth a number
 
 
@@ -22,11 +23,18 @@ class Decision:
     """A verdict with what it rests on."""
 
     verdict: str
-    effect: Interval  # difference of means with its two-sided interval
-    p: float  # of the test that could have decided; below 1 - confidence exactly where it has
+    effect: Interval  # difference of means (or the mean that reaches a bar) with its two-sided interval
+    p: float  # of the test that could have decided; below 1 - confidence exactly where it has, but for `reaches`
 
 
 Rule = Callable[[Sequence[Moments], float, float], Decision]  # sides, margin, confidence
+
+
+def verdict(interval: Interval, above: float) -> str:
+    """Where an interval lies: wholly above the bar, wholly below it, or neither (or there is none)."""
+    if interval.low > above:
+        return SUPPORTED
+    return CONTRADICTED if interval.high < above else UNDECIDED
 
 
 def greater(sides: Sequence[Moments], margin: float, confidence: float = 0.95) -> Decision:
@@ -66,7 +74,21 @@ def ordered(sides: Sequence[Moments], margin: float, confidence: float = 0.95) -
     return Decision(decided, closest, min(upwards, downwards))
 
 
-RULES: dict[str, Rule] = {"greater": greater, "equivalent": equivalent, "ordered": ordered}
+def reaches(sides: Sequence[Moments], margin: float, confidence: float = 0.95) -> Decision:
+    """The mean share of one side is at least the margin: supported where it is, contradicted where it is not.
+
+    The mean decides, wherever its interval lies: that is what was written down before the seeds were run. p is that of
+    a t test against the margin, so that what Holm's correction leaves is the stricter reading, a mean that is told
+    from the margin too.
+    """
+    (side,) = sides
+    test = greater((side, KNOWN), margin, confidence)
+    decided = UNDECIDED if side.n < 2 else SUPPORTED if side.mean >= margin else CONTRADICTED
+    return Decision(decided, replace(test.effect, n=side.n).clipped(0.0, 1.0), test.p)
+
+
+RULES: dict[str, Rule] = {"greater": greater, "equivalent": equivalent, "ordered": ordered, "reaches": reaches}
+SIDES = {"greater": (2, 2), "equivalent": (2, 2), "ordered": (2, math.inf), "reaches": (1, 1)}  # least and most
 
 
 def p_above(first: Moments, second: Moments, bar: float) -> float:
@@ -117,12 +139,14 @@ def power(kind: str, expected: float, margin: float, spread: float, n: int, side
     """Probability that so many seeds a side support a claim, were the difference as expected and seeds normal.
 
     Args:
-        expected: true difference (of neighbours, for ``ordered``).
+        expected: true difference (of neighbours, for ``ordered``; for ``reaches`` the true mean).
         spread: standard deviation of one seed, equal for all sides.
         sides: of an ordered claim; its power is a lower bound.
     """
     from scipy import stats
 
+    if kind == "reaches":
+        return float(stats.norm.cdf((expected - margin) / (spread / math.sqrt(n))))
     error, freedom = spread * math.sqrt(2 / n), 2 * n - 2
     if kind == "equivalent":  # the estimated error taken as known
         limit = stats.t.ppf(0.95, freedom)

@@ -204,6 +204,13 @@ def check_writable(folder: Path, option: str = "--results") -> None:
         raise ConfigError(f"{reason}: choose another with {option}") from error
 
 
+def check_out(out: Path) -> None:
+    """Raises ConfigError if --out names no file that can be written: better before minutes of work than after."""
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder; name a file, such as {out / 'table.csv'}")
+    check_writable(out.parent, "--out")
+
+
 def duration(minutes: float) -> str:
     """``45 s``, ``12 min``, ``3.5 h``."""
     if minutes < 1:

@@ -20,7 +20,7 @@ from benchmark.cli import Tokens
 from benchmark.config import ConfigError
 from benchmark.files import read_json
 from benchmark.machine import Machine
-from benchmark.plan import Plan, check_writable, plan_grid
+from benchmark.plan import Plan, plan_grid
 from benchmark.registry import Registry
 from benchmark.store import Store
 from benchmark.tables import Row
@@ -68,13 +68,6 @@ def plan(registry: Registry, machine: Machine, preset: str, tokens: Tokens) -> P
     if chosen.devices * chosen.nodes > 1:
         raise ConfigError("speed measures one device: leave trainer.devices and trainer.nodes at 1")
     return chosen
-
-
-def check_out(out: Path) -> None:
-    """Raises ConfigError if a table cannot be written there: better before minutes of measurement than after."""
-    if out.is_dir():
-        raise ConfigError(f"--out {out} is a folder; name a file, such as {out / 'speed.csv'}")
-    check_writable(out.parent, "--out")
 
 
 def tasks(cells: Sequence[Cell]) -> Iterator[Task]:

@@ -10,11 +10,10 @@ import pytest
 from benchmark import ROOT
 from benchmark import claims as claims_module
 from benchmark.cell import Cell
-from benchmark.claims import CLAIMS, COLUMNS, Claim, Claims, corrected, load_claims, power_rows, verdict_row, verdicts
+from benchmark.claims import CLAIMS, COLUMNS, Claim, Claims, corrected, load_claims, power_rows, verdict_row
 from benchmark.composer import Composer
 from benchmark.config import ConfigError, Override
-from benchmark.contrasts import contrast_table
-from benchmark.evidence import Trained, choice_of, find_side, half_rise, of_store, of_table, side_of
+from benchmark.evidence import Trained, choice_of, find_side, half_rise, of_store, side_of
 from benchmark.grid import load_grid
 from benchmark.machine import Machine
 from benchmark.registry import discover
@@ -97,6 +96,27 @@ def test_seeds_added_after_looking_are_told():
     assert row["extended"] and row["n"] == "8 + 8"
     assert (row["verdict"], row["verdict_planned"]) == ("supported", "undecided")
     assert not decide(rows_of(undecided), rows_of(LOW))["extended"]
+
+
+def test_a_bar_is_reached_by_the_mean_of_all_planned_seeds():
+    row = decide(rows_of([0.95, 0.80, 0.98]), kind="reaches", margin=0.9, seeds=3)
+    assert (row["verdict"], row["sides"], row["n"], row["note"]) == ("supported", "first >= 0.9", "3", "")
+    assert row["low"] < 0.9 < row["effect"] == pytest.approx(0.91) and row["high"] == 1.0
+    (corrected_row,) = corrected([row])
+    assert corrected_row["verdict_holm"] == "undecided"  # its interval holds the bar
+    assert decide(rows_of([0.95, 0.80, 0.92]), kind="reaches", margin=0.9, seeds=3)["verdict"] == "contradicted"
+    floor = decide(rows_of([0.0] * 3), kind="reaches", margin=0.9, seeds=3)
+    assert (floor["verdict"], floor["note"]) == ("contradicted", "")  # one side has nothing to differ from
+
+
+@pytest.mark.parametrize("change", [{"state": "suspicious"}, {"state": "failed", "strict_level2": None}, {"seed": 100}])
+def test_a_mean_without_one_of_its_seeds_reaches_nothing(change):
+    rows = rows_of([0.95, 0.97, 0.2])
+    rows[2] |= change
+    row = decide(rows, kind="reaches", margin=0.9, seeds=3)
+    assert (row["verdict"], row["verdict_planned"], row["p"], row["more_seeds"]) == ("undecided", "undecided", 1, None)
+    told = "2 of 3 planned seeds count; first: 1 suspicious" if change == {"state": "suspicious"} else "seed 2"
+    assert told in row["note"]
 
 
 def test_two_cells_of_one_seed_decide_nothing():
@@ -220,7 +240,7 @@ def test_the_file_covers_what_the_papers_claim():
     wanted = {f"{rung}-beats-maskgit" for rung in ("dit", "mar", "givt")} | {"vq-rises-later", "jepa-improves-maskgit"}
     wanted |= {"dit-tokenizer-is-irrelevant", "full-beats-quantized", "no-dropout-beats-dropout"}
     assert wanted <= names
-    assert {claim.type for claim in loaded.claims} == {"greater", "equivalent", "ordered"}
+    assert {claim.type for claim in loaded.claims} == {"greater", "equivalent", "ordered", "reaches"}
     assert all(claim.margin == 0.1 for claim in loaded.claims if claim.type == "equivalent")
     assert loaded.file_hash == hashlib.sha256(CLAIMS.read_bytes()).hexdigest()[:12]
     assert {row["claim"] for row in power_rows(loaded, "objectives")} >= {"dit-beats-maskgit", "masking-is-irrelevant"}
@@ -231,7 +251,10 @@ def test_the_file_covers_what_the_papers_claim():
     [
         ("type: greater", "type: larger", "no type 'larger'"),
         ("sides: [dit, mar]", "sides: [dit, marr]", "no setting 'marr'; did you mean 'mar'"),
-        ("sides: [dit, mar]", "sides: [dit, mar, givt]", "compares 3 sides"),
+        ("sides: [dit, mar]", "sides: [dit, mar, givt]", "compares 3 sides; `equivalent` takes 2"),
+        ("sides: [dit-kl]", "sides: [dit-kl, dit]", "compares 2 sides; `reaches` takes 1"),
+        ("sides: [dit, dit-centres, dit-quantized]", "sides: [dit]", "1 sides; `ordered` takes 2 or more"),
+        ("     margin: 0.90}", "    }", "dit-reaches-level-2-on-kl does not say margin"),
         ("name: denoising-is-irrelevant", "name: input-is-irrelevant", "same name"),
         ('figure: "4a, 4c", ', "", "full-beats-quantized does not say figure"),
     ],
@@ -248,28 +271,65 @@ def small(*claims: Claim, settings: dict[str, Any] | None = None) -> Claims:
     return Claims(claims, settings or load_claims().settings, 0.95, 0.1, "hash")
 
 
-def test_the_reference_table_gives_the_numbers_of_the_contrasts():
-    rows = read_csv(LAPTOP)
-    expected = {row["claim"].split(" in ")[0]: row for row in contrast_table(rows)}
-    settings = dict(load_claims().settings) | {
-        "longer": {"architecture": "maskgit", "set": {"trainer.max_steps": 7500}}
+def test_what_was_written_down_before_the_seeds_keeps_its_bars():
+    """Of the laptop preset's reported seeds: what beats MaskGIT and by how much, and when an implementation is sound."""
+    loaded = load_claims()
+    kept = {"dit > maskgit": 0.30, "mar > maskgit": 0, "givt > maskgit": 0, "jepa > maskgit": 0, "dit-kl >= 0.9": 0.9}
+    kept["maskgit-longer > maskgit"] = 0
+    found = {claim.text: claim for claim in loaded.claims if claim.text in kept}
+    assert {text: claim.margin for text, claim in found.items()} == kept
+    assert {claim.datasets["shapes2d"] for text, claim in found.items() if text != "dit-kl >= 0.9"} == {5}
+    assert found["dit-kl >= 0.9"].datasets == {"shapes2d": 3}
+    assert {claim.measure for claim in found.values()} == {"strict_level2"} and loaded.confidence == 0.95
+
+
+@pytest.mark.parametrize("preset", ["smoke", "laptop", "paper"])
+def test_longer_is_three_times_as_long(preset):
+    settings, made = load_claims().settings, composer(preset=preset)
+    steps = {
+        name: made.resolve(choice_of(settings[name], "shapes2d", preset))["trainer"]["max_steps"]
+        for name in ("maskgit", "maskgit-longer")
     }
-    five = {"shapes2d": 5}
-    loaded = {claim.name: claim for claim in load_claims().claims}
-    chosen = [
-        loaded[name]
-        for name in ("dit-beats-maskgit", "mar-beats-maskgit", "givt-beats-maskgit", "jepa-improves-maskgit")
-    ]
-    chosen.append(Claim("longer", "ours", "", "objectives", five, "greater", ("longer", "maskgit")))
-    own = {"jepa": "maskgit-jepa", "longer": "maskgit-longer"}
-    found = verdicts(small(*chosen, settings=settings), of_table(rows), composer())
-    for row in (row for row in found if row["dataset"] == "shapes2d"):
-        first, second = (own.get(name, name) for name in row["sides"].split(" > "))
-        contrast = expected[f"{first} minus {second}"]
-        assert [row[key] for key in ("effect", "low", "high", "n", "verdict")] == [
-            contrast[key] for key in ("estimate", "low", "high", "n", "verdict")
-        ]
-        assert len(row["cells"].split()) == 10
+    assert steps["maskgit-longer"] == 3 * steps["maskgit"]
+
+
+REPORTED = {  # effect and interval of the reported seeds: the README's numbers
+    "dit-beats-maskgit": (0.925, 0.835, 1.015, "5 + 5", "supported"),
+    "givt-beats-maskgit": (0.246, 0.087, 0.405, "5 + 5", "supported"),
+    "mar-beats-maskgit": (0.541, 0.439, 0.642, "5 + 5", "supported"),
+    "more-steps-improve-maskgit": (-0.013, -0.044, 0.019, "5 + 5", "undecided"),
+    "jepa-improves-maskgit": (0.032, -0.046, 0.110, "5 + 5", "undecided"),
+    "dit-reaches-level-2-on-kl": (0.996, 0.979, 1.000, "3", "supported"),
+}
+
+
+def test_the_reference_verdicts_are_those_of_the_reference_table(tmp_path, capsys):
+    """Claims that were changed leave other verdicts: write them again, by the command in results/reference/README.md."""
+    from benchmark.cli import main
+
+    out = tmp_path / "new" / "verdicts.csv"
+    assert main(["claims", "--preset", "laptop", "--table", str(LAPTOP), "--out", str(out)]) == 0
+    assert f"-> {out}" in capsys.readouterr().out
+    found, committed = read_csv(out), read_csv(LAPTOP.with_name("verdicts.csv"))
+    assert len(found) == len(committed)
+    for row, expected in zip(found, committed, strict=True):
+        numbers = [key for key in COLUMNS if isinstance(expected[key], float)]
+        assert [row[key] for key in numbers] == pytest.approx([expected[key] for key in numbers], abs=1e-9)
+        assert {key: row[key] for key in row if key not in numbers} == {
+            key: expected[key] for key in expected if key not in numbers
+        }
+    reported = {row["claim"]: row for row in found if row["dataset"] == "shapes2d"}
+    for name, (*interval, n, verdict) in REPORTED.items():
+        row = reported[name]
+        assert [row[key] for key in ("effect", "low", "high")] == pytest.approx(interval, abs=5.1e-4)
+        assert (str(row["n"]), row["verdict"], row["suspicious"], row["failed"]) == (n, verdict, 0, 0)
+
+
+def test_a_table_is_not_written_to_a_folder(tmp_path, capsys):
+    from benchmark.cli import main
+
+    assert main(["claims", "--table", str(LAPTOP), "--out", str(tmp_path)]) == 2
+    assert "is a folder; name a file" in capsys.readouterr().err
 
 
 def test_a_results_folder_is_decided_and_traced(tmp_path, monkeypatch, capsys):

@@ -4,9 +4,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmark.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED
-from benchmark.decisions import equivalent, greater, holm, more_seeds, ordered, p_above, power
-from benchmark.statistics import Moments, bimodal, binomial_variance, moments, welch_interval
+from benchmark.decisions import (
+    CONTRADICTED,
+    SUPPORTED,
+    UNDECIDED,
+    equivalent,
+    greater,
+    holm,
+    more_seeds,
+    ordered,
+    p_above,
+    power,
+    reaches,
+    verdict,
+)
+from benchmark.statistics import Interval, Moments, bimodal, binomial_variance, moments, t_interval, welch_interval
 
 HIGH, LOW = moments([0.90, 0.95, 0.88, 0.97, 0.93]), moments([0.05, 0.08, 0.03, 0.10, 0.06])
 
@@ -15,6 +27,15 @@ def test_p_is_scipys():
     first, second = [0.30, 0.42, 0.25, 0.38], [0.11, 0.08, 0.30]
     test = stats.ttest_ind([value - 0.1 for value in first], second, equal_var=False, alternative="greater")
     assert p_above(moments(first), moments(second), 0.1) == pytest.approx(test.pvalue)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.31, 0.9, SUPPORTED), (0.30, 0.9, UNDECIDED), (0.1, 0.29, CONTRADICTED), (0.1, 0.4, UNDECIDED)],
+)
+def test_verdict_is_where_the_whole_interval_lies(low, high, expected):
+    assert verdict(Interval((low + high) / 2, low, high, 10), 0.30) == expected
+    assert verdict(Interval(0.9, float("nan"), float("nan"), 2), 0.3) == UNDECIDED
 
 
 def test_greater_is_where_the_interval_lies():
@@ -65,10 +86,26 @@ def test_ordered_needs_every_neighbour():
     assert decision.effect.estimate == pytest.approx(0.01)  # of the closest neighbours
 
 
+def test_reaching_a_bar_is_a_matter_of_the_mean_and_its_p_of_a_t_test():
+    shares = [0.95, 0.80, 0.98]
+    for bar, expected in ((0.90, SUPPORTED), (0.91, SUPPORTED), (0.92, CONTRADICTED), (0.2, SUPPORTED)):
+        decision = reaches((moments(shares),), bar)
+        assert decision.verdict == expected
+        assert decision.p == pytest.approx(stats.ttest_1samp(shares, bar).pvalue)
+    assert decision.p < 0.05 < reaches((moments(shares),), 0.90).p  # the mean reaches .90, but is not told from it
+    expected = t_interval(shares).clipped(0, 1)
+    assert decision.effect.estimate == expected.estimate and decision.effect.n == expected.n == 3
+    assert (decision.effect.low, decision.effect.high) == (pytest.approx(expected.low), 1.0)
+    exact = moments([0.5, 1.0])
+    assert reaches((exact,), 0.75).verdict == SUPPORTED  # at least
+
+
 def test_one_seed_decides_nothing():
     one = Moments(0.9, 0.0, 1)
     for rule in (greater, equivalent, ordered):
         assert rule((one, LOW), 0.1).verdict == UNDECIDED and rule((one, LOW), 0.1).p == 1
+    assert reaches((one,), 0.1).verdict == UNDECIDED and reaches((one,), 0.1).p == 1
+    assert more_seeds(reaches, (one,), 0.1) == 1
 
 
 def test_seeds_without_any_spread_are_decided():
@@ -109,6 +146,15 @@ def test_power_is_what_simulation_says(kind, n):
     )  # fmt: skip
     assert power(kind, expected, margin, spread, n) == pytest.approx(supported / trials, abs=0.12)
     assert power(kind, expected, margin, spread, n) < power(kind, expected, margin, spread, n + 5) + 1e-9
+
+
+def test_power_to_reach_a_bar_is_what_simulation_says():
+    generator = np.random.default_rng(0)
+    reached = sum(
+        reaches((moments(list(generator.normal(0.93, 0.1, 3))),), 0.9).verdict == SUPPORTED for _ in range(400)
+    )
+    assert power("reaches", 0.93, 0.9, 0.1, 3, sides=1) == pytest.approx(reached / 400, abs=0.06)
+    assert power("reaches", 0.9, 0.9, 0.1, 3, sides=1) == pytest.approx(0.5)
 
 
 def test_power_of_an_order_is_less_than_of_one_pair():

@@ -16,7 +16,8 @@ from benchmark.registry import discover
 
 CPU = Machine("cpu", 0, 2, bf16=True)
 SETTINGS = {  # of one seed and preset laptop
-    "objectives": 2 * 2 * 6,
+    "checks": 1,
+    "objectives": 2 * 2 * 6 + 1,
     "tokenizers": 3 * 2,
     "conditioning": 2 * 6,
     "injection": 2 * 4,
@@ -25,7 +26,8 @@ SETTINGS = {  # of one seed and preset laptop
     "corners": 2 * 8,
 }
 CELLS = {
-    "objectives": 96,
+    "checks": 3,
+    "objectives": 101,
     "tokenizers": 18,
     "conditioning": 60,
     "injection": 24,
@@ -34,6 +36,7 @@ CELLS = {
     "corners": 48,
 }
 SHARED = {  # what several studies have in common is one cell
+    "checks": 0,
     "objectives": 0,
     "tokenizers": 0,
     "conditioning": 20,  # DiT and MaskGIT, full and quantized, of objectives
@@ -97,14 +100,16 @@ def test_every_study_plans_at_other_presets(preset):
     assert {cell.config["preset"] for cell in planned.values()} == {preset}
 
 
-def test_objectives_have_two_rungs_more_on_one_tokenizer():
+def test_objectives_have_two_rungs_more_on_one_tokenizer_and_one_trained_for_longer():
     planned = [cell for cell in cells("objectives", "laptop").values() if cell.dataset == "shapes2d" and cell.seed == 0]
+    (longer,) = [cell for cell in planned if cell.config["trainer"]["max_steps"] == 7500]
+    assert (longer.architecture, longer.config["conditioning"]["information"]) == ("maskgit", "full")
     inputs = Counter(cell.config["architecture"]["input"] for cell in planned if cell.architecture == "maskgit")
     mixtures = Counter(cell.config["architecture"]["mixtures"] for cell in planned if cell.architecture == "givt")
-    assert inputs == {"codes": 2, "latents": 2} and mixtures == {32: 2, 1: 2}
+    assert inputs == {"codes": 3, "latents": 2} and mixtures == {32: 2, 1: 2}
     assert len({cell.tokenizer_key for cell in planned}) == 1
     seeds = Counter((cell.dataset, cell.seed) for cell in cells("objectives", "laptop").values())
-    assert seeds == {("shapes2d", seed): 12 for seed in range(5)} | {("clevrer_kubric", seed): 12 for seed in range(3)}
+    assert seeds == {("shapes2d", seed): 13 for seed in range(5)} | {("clevrer_kubric", seed): 12 for seed in range(3)}
 
 
 def test_every_replicate_of_tokenizers_has_one_of_its_own():
@@ -138,7 +143,7 @@ def test_geometry_is_the_same_at_every_preset():
 def test_filters_reach_into_the_parts():
     grid, registry = load_grid("objectives"), discover()
     only = parse_only(["architecture=dit,maskgit", "conditioning=full", "dataset=shapes2d"])
-    assert [c.architecture for c in choices(grid, registry, only, 0, 1)] == ["dit", "maskgit", "maskgit"]
+    assert [c.architecture for c in choices(grid, registry, only, 0, 1)] == ["dit", "maskgit", "maskgit", "maskgit"]
     assert {c.seed for c in choices(grid, registry, {**only, "seed": ("7",)})} == {7}
     with pytest.raises(ConfigError, match="does not offer tokenizer 'kl'"):
         choices(grid, registry, parse_only(["tokenizer=kl"]))

@@ -101,4 +101,10 @@ def test_pictures_stand_beside_the_tables(results: Path) -> None:
     for name in ("curves.png", "dots.png"):
         with Image.open(results / name) as picture:
             assert min(picture.size) > 200
-    assert "undecided" in running.run("leaderboard", "--contrasts", results=results, code=0)
+
+
+def test_suspicious_cells_decide_no_claim(results: Path) -> None:
+    running.run("claims", "--preset", "smoke", results=results, code=0)
+    rows = [row for row in running.table(results / "verdicts.csv") if row["claim"] == "dit-beats-maskgit"]
+    (row,) = [row for row in rows if row["dataset"] == "shapes2d"]
+    assert (row["verdict"], row["n"], row["suspicious"]) == ("undecided", "0 + 0", "2")
