@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from benchmark.config import ConfigError, Override, nearest
-from benchmark.files import DiskFull, NoHardLinks
+from benchmark.files import NoHardLinks, Unwritable, unwritable_explained
 
 NOT_OK, WRONG_INPUT, CUT_OFF = 1, 2, 75  # of these, 1 and 75 are the launcher's as well
 EPILOG = """\
@@ -196,18 +197,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, tokens = _parse(parser, argv)
         from benchmark import commands
 
-        return getattr(commands, arguments.command)(arguments, tokens)
+        with unwritable_explained(getattr(arguments, "results", Path.cwd())):
+            return getattr(commands, arguments.command)(arguments, tokens)
     except ConfigError as error:
-        print(f"error: {str(error).rstrip('.')}.".replace("?.", "?"), file=sys.stderr)
+        _complain(f"{str(error).rstrip('.')}.".replace("?.", "?"))
         return WRONG_INPUT
-    except (DiskFull, NoHardLinks) as error:
-        print(f"error: {error}.", file=sys.stderr)
-        return NOT_OK
+    except (Unwritable, NoHardLinks) as error:
+        _complain(f"{error}.")
+        return _unwritable()
     except SystemExit as end:  # argparse's own: --help, or what it found wrong
         return int(end.code or 0)
     except BrokenPipeError:  # `plan | head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (so that the interpreter's last flush does not fail too)
         return 0
+
+
+def _complain(sentence: str) -> None:
+    with suppress(OSError):  # where the output is kept on a full disk, the exit code has to say it all
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+
+
+def _unwritable() -> int:
+    """The exit code where nothing can be written; a worker, whose log may be on the same disk, has one of its own."""
+    from benchmark.workers import PIPE, UNWRITABLE
+
+    return UNWRITABLE if PIPE in os.environ else NOT_OK
 
 
 def _cut_off(signum: int, frame: FrameType | None) -> None:

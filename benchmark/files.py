@@ -13,10 +13,19 @@ from pathlib import Path
 from typing import Any
 
 ASIDE = ".tmp-"  # prefix of files being written; whatever is still called so after a kill is litter
+LITTER = ".tmp*"  # these, and what safetensors writes beside its files in the same way
 
 
-class DiskFull(RuntimeError):
-    """The disk is full or a quota is used up; the message says which folder and what to do."""
+class Unwritable(RuntimeError):
+    """Nothing can be written any more; the message says where and what to do."""
+
+
+class DiskFull(Unwritable):
+    """The disk is full or a quota is used up."""
+
+
+class ReadOnly(Unwritable):
+    """The file system has become read-only, as many do after an error of their disk."""
 
 
 class NoHardLinks(RuntimeError):
@@ -24,21 +33,39 @@ class NoHardLinks(RuntimeError):
 
 
 @contextmanager
-def full_disk_explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's "no space left" into one sentence about `path`.
+def unwritable_explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's "no space left" and "read-only file system" into one sentence about `path`.
 
     Raises:
-        DiskFull: if the block ends with ENOSPC or EDQUOT.
+        DiskFull: if the block ends with ENOSPC or EDQUOT, or with another library's error that quotes one of them.
+        ReadOnly: the same with EROFS.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DiskFull(
-            f"no space left to write {path}; free some or choose another folder with --results, then run the same "
-            "command again: it goes on from what is already there"
-        ) from error
+    except Unwritable:
+        raise
+    except Exception as error:
+        number = _number(error)
+        if number == errno.EROFS:
+            raise ReadOnly(
+                f"read-only file system, so that {path} cannot be written; {_remedy('mount it anew')}"
+            ) from error
+        if number is not None:
+            raise DiskFull(f"no space left to write {path}; {_remedy('free some')}") from error
+        raise
+
+
+def _number(error: Exception) -> int | None:
+    """Which of the system's errors lies behind this one; safetensors has only its text. Wrong input never does."""
+    known = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    if isinstance(error, OSError | ValueError):
+        return error.errno if isinstance(error, OSError) and error.errno in known else None
+    return next((number for number in known if os.strerror(number) in str(error)), None)
+
+
+def _remedy(first: str) -> str:
+    goes_on = "then run the same command again: it goes on from what is already there"
+    return f"{first} or choose another folder with --results, {goes_on}"
 
 
 @contextmanager
@@ -49,10 +76,10 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     power cut leaves one that is named right and empty.
 
     Raises:
-        DiskFull: if there is no room.
+        Unwritable: if there is no room, or the file system is read-only.
     """
     aside = path.with_name(f"{ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
-    with full_disk_explained(path):
+    with unwritable_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield aside
@@ -71,7 +98,7 @@ def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
     """Write a file whole or not at all.
 
     Raises:
-        DiskFull: if there is no room.
+        Unwritable: if there is no room, or the file system is read-only.
     """
     with replacing(path, durable) as aside:
         aside.write_bytes(content)
@@ -128,6 +155,6 @@ def flush(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in a folder. Only for who holds the lease on it."""
-    for litter in folder.rglob(f"{ASIDE}*"):
+    for litter in folder.rglob(LITTER):
         with suppress(OSError):
             litter.unlink()

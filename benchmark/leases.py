@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 from flufl.lock import SEP, Lock, NotLockedError, TimeOutError
 
-from benchmark.files import ASIDE, NoHardLinks, full_disk_explained, read_json, write_json
+from benchmark.files import ASIDE, NoHardLinks, read_json, unwritable_explained, write_json
 
 LIFETIME = 300  # seconds without a refresh after which anybody may break a lease
 REFRESH_EVERY = 30.0  # seconds between two touches of the disk, however often refresh() is called
@@ -77,10 +77,10 @@ class Lease:
         """Take the lease if it is free or abandoned, without waiting. True if it is ours now.
 
         Raises:
-            DiskFull: if there is no room for it.
+            Unwritable: if there is no room for it, or the file system is read-only.
             NoHardLinks: if the results folder is on a file system that leases cannot be made on.
         """
-        with full_disk_explained(self.path):
+        with unwritable_explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _break_abandoned(self.path)
             try:

@@ -76,7 +76,7 @@ def write_report(store: Store, registry: Registry, rows: Sequence[Row]) -> Path:
     """Write the page and its figures from the rows of the leaderboard; returns the page's path.
 
     Raises:
-        DiskFull: if there is no room.
+        Unwritable: if there is no room, or the file system is read-only.
     """
     pictures = Pictures(store.results / "report")
     writer = _Writer(store, registry, pictures)

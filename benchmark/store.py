@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmark.files import flush, full_disk_explained, json_text, read_json, replacing, sweep, write_json
+from benchmark.files import flush, json_text, read_json, replacing, sweep, unwritable_explained, write_json
 from benchmark.leases import Holder, Lease, LeaseLost, holder
 
 POLL_EVERY = 0.5  # seconds between two looks at an artefact that somebody else builds
@@ -79,7 +79,7 @@ class Store:
         What is free is built first; then it waits for those that others are building, and builds what they give up.
 
         Raises:
-            DiskFull: if there is no room.
+            Unwritable: if there is no room, or the file system is read-only.
             LeaseLost: if this process slept so long that another one has taken over what it was building.
         """
         wanted = [Request(*request) for request in requests]
@@ -110,7 +110,7 @@ class Store:
     def _build_aside(self, request: Request, lease: Lease) -> None:
         final = self._artefact_path(request.kind, request.key)
         partial = final.with_name(f"{final.name}.partial")
-        with full_disk_explained(partial):
+        with unwritable_explained(partial):
             self.say(f"{'resuming' if partial.is_dir() else 'building'} {request.kind} {request.key}: {request.note}")
             partial.mkdir(parents=True, exist_ok=True)
             sweep(partial)

@@ -5,6 +5,7 @@ A worker is ``python -m benchmark run --cell ID``. It calls `end_with_launcher` 
 
     0   ended ok; the record says what came out
     1   ended failed or suspicious; the record says why
+    74  nothing can be written, not even a record: the disk is full, or read-only
     75  cut off and resumable, or somebody else holds the cell's lease
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from benchmark import ROOT
 from benchmark.store import Store
 
-OK, NOT_OK, CUT_OFF = 0, 1, 75  # exit codes; 75 is EX_TEMPFAIL of sysexits.h
+OK, NOT_OK, UNWRITABLE, CUT_OFF = 0, 1, 74, 75  # exit codes; the last two are EX_IOERR and EX_TEMPFAIL of sysexits.h
 PIPE = "BENCHMARK_LAUNCHER"  # set to "pipe" in a worker whose standard input ends when its launcher does
 GRACE = "BENCHMARK_GRACE"  # seconds that a launcher gives its workers to save in, once it is told to stop
 ENDED_BEFORE = "BENCHMARK_ENDED_BEFORE"  # how often the cell had ended when the launcher chose to run it

@@ -1,5 +1,6 @@
 """The command line: where tokens belong, exit codes, one-sentence errors, and that it answers without torch."""
 
+import errno
 import json
 import os
 import subprocess
@@ -186,6 +187,23 @@ def test_a_run_that_was_cut_off_names_only_what_it_wrote(capsys, results, monkey
     *_, told, written = capsys.readouterr().out.splitlines()
     assert "no cell has ended yet" in told
     assert [(results / name).exists() for name in written.rpartition("/")[2].split(", ")] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"), [(errno.ENOSPC, "no space left to write"), (errno.EROFS, "read-only file system")]
+)
+def test_a_disk_that_refuses_in_the_middle_is_one_sentence(capsys, results, monkeypatch, number, sentence):
+    def refused(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(launch, "run_cells", refused)
+    assert main(run(results, "--only", "architecture=dit")) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1 and sentence in told
+    assert str(results) in told and "run the same command again" in told
+    monkeypatch.setenv("BENCHMARK_LAUNCHER", "pipe")  # a worker says it by its exit code: its log is on that disk
+    monkeypatch.setattr("sys.stderr.write", refused)
+    assert main(run(results, "--only", "architecture=dit")) == 74
 
 
 def test_one_failed_cell_gives_exit_code_1_and_the_rest_is_kept(capsys, results, launched):

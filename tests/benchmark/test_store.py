@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from benchmark import files, leases
-from benchmark.files import DiskFull, replacing, sweep, write_json, write_text
+from benchmark.files import DiskFull, ReadOnly, replacing, sweep, write_json, write_text
 from benchmark.leases import Lease, LeaseLost, holder
 from benchmark.store import Request, Store
 
@@ -91,9 +91,26 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_turned_read_only_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files.os, "replace", refused)
+    with pytest.raises(ReadOnly, match=r"read-only file system.*record\.json.*run the same command again"):
+        write_text(tmp_path / "record.json", "{}")
+
+
+def test_a_library_that_has_only_words_for_a_full_disk_is_understood(tmp_path: Path) -> None:
+    with pytest.raises(DiskFull, match=r"no space left to write .*weights"), replacing(tmp_path / "weights"):
+        raise Exception("Error while serializing: I/O error: No space left on device (os error 28)")  # safetensors 0.8
+    with pytest.raises(ValueError, match="choose another"), replacing(tmp_path / "weights"):
+        raise ValueError(f"{os.strerror(errno.ENOSPC)}: choose another folder")  # wrong input is told by who found it
+
+
 def test_sweep_removes_litter_only(tmp_path: Path) -> None:
     write_text(tmp_path / "kept.txt", "kept")
     (tmp_path / f"{files.ASIDE}1234-record.json").write_text("half")
+    (tmp_path / ".tmpX7aQ0b").write_text("half")  # as safetensors 0.8 leaves it
     sweep(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["kept.txt"]
 
