@@ -219,9 +219,9 @@ def _complain(sentence: str) -> None:
 
 def _unwritable() -> int:
     """The exit code where nothing can be written; a worker, whose log may be on the same disk, has one of its own."""
-    from benchmark.workers import PIPE, UNWRITABLE
+    from benchmark.workers import IO_ERROR, PIPE
 
-    return UNWRITABLE if PIPE in os.environ else NOT_OK
+    return IO_ERROR if PIPE in os.environ else NOT_OK
 
 
 def _cut_off(signum: int, frame: FrameType | None) -> None:

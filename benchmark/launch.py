@@ -17,10 +17,10 @@ from typing import Any
 
 from benchmark.nursery import Nursery
 from benchmark.progress import GridProgress
-from benchmark.signals import STOP_SIGNALS, USER_SIGNALS, heard
+from benchmark.signals import STOP_SIGNALS, USER_SIGNALS, heard, likely_cause
 from benchmark.spawner import Process, Spawner, Starter
 from benchmark.store import Record, Store
-from benchmark.workers import CUT_OFF, ENDED_BEFORE, NOT_OK, OK, arguments_of, environments, state_and_reason
+from benchmark.workers import CUT_OFF, ENDED_BEFORE, IO_ERROR, NOT_OK, OK, arguments_of, environments, state_and_reason
 
 GRACE_SECONDS = 20.0  # that workers have to save in
 BENCHMARK = (sys.executable, "-m", "benchmark")
@@ -188,6 +188,8 @@ class _Launcher:
             self._finish(cell_id)
         elif code == CUT_OFF:
             self._settle_cut_off(worker)
+        elif code == IO_ERROR:
+            self._fail(cell_id, "the worker found no space left, or a read-only file system")
         elif code >= 0:
             self._fail(cell_id, f"the worker ended with exit code {code} and no record: {self._last_line(worker)}")
         else:
@@ -287,5 +289,4 @@ def _kill_group(worker: _Worker, number: signal.Signals) -> None:
 
 
 def _signal_reason(number: int, times: int) -> str:
-    guess = ", probably out of memory" if number == signal.SIGKILL else ""
-    return f"ended by signal {number}{guess}; {times} times in a row without a new checkpoint"
+    return f"ended by signal {number}{likely_cause(number)}; {times} times in a row without a new checkpoint"

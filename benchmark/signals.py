@@ -10,6 +10,15 @@ from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # what schedulers send before they kill
 USER_SIGNALS = (signal.SIGINT, signal.SIGHUP)  # what a terminal sends, when it is told to or closed
+CAUSES: dict[int, str] = {
+    signal.SIGKILL: "out of memory",
+    signal.SIGBUS: "a full disk",  # where files are written through memory, as drawn images are
+}
+
+
+def likely_cause(number: int) -> str:
+    """What most often stands behind an end by a signal that nobody sent on purpose; goes behind the signal's number."""
+    return f", probably {CAUSES[number]}" if number in CAUSES else ""
 
 
 @contextmanager

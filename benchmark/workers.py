@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmark import ROOT
 from benchmark.store import Store
 
-OK, NOT_OK, UNWRITABLE, CUT_OFF = 0, 1, 74, 75  # exit codes; the last two are EX_IOERR and EX_TEMPFAIL of sysexits.h
+OK, NOT_OK, IO_ERROR, CUT_OFF = 0, 1, 74, 75  # exit codes; the last two are EX_IOERR and EX_TEMPFAIL of sysexits.h
 PIPE = "BENCHMARK_LAUNCHER"  # set to "pipe" in a worker whose standard input ends when its launcher does
 GRACE = "BENCHMARK_GRACE"  # seconds that a launcher gives its workers to save in, once it is told to stop
 ENDED_BEFORE = "BENCHMARK_ENDED_BEFORE"  # how often the cell had ended when the launcher chose to run it

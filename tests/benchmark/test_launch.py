@@ -60,6 +60,10 @@ if behaviour == "failed":
     end("failed", "loss is NaN")
 if behaviour == "raises":
     raise RuntimeError("a bug before any record")
+if behaviour == "unwritable":
+    sys.exit(74)
+if behaviour == "bus":                        # a write through memory to a full disk
+    os.kill(os.getpid(), signal.SIGBUS)
 if behaviour == "killed":                     # always at the same place, before any new checkpoint
     os.kill(os.getpid(), signal.SIGKILL)
 if behaviour == "slowly":                     # killed five times, but each time a checkpoint further
@@ -177,6 +181,25 @@ def test_three_ends_by_a_signal_without_a_checkpoint_are_a_failure(store: Store)
     assert reason(store, "killed-1").startswith("ended by signal 9, probably out of memory; 3 times in a row")
     assert noted(store, "starts.txt").count("killed-1") == 3
     assert noted(store, "trained.txt") == ["ok-1"]
+
+
+def test_what_a_full_disk_does_to_a_worker_is_its_reason(store: Store) -> None:
+    code, _ = run(store, ["unwritable-1", "bus-1"])
+    assert code == 1
+    assert reason(store, "unwritable-1") == "the worker found no space left, or a read-only file system"
+    assert reason(store, "bus-1").startswith(f"ended by signal {signal.SIGBUS.value}, probably a full disk; 3 times")
+
+
+def test_a_launcher_that_can_write_no_log_has_its_workers_save_and_ends(store: Store) -> None:
+    log = store.cell("ok-1").log
+    log.parent.mkdir(parents=True)
+    log.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):  # of which the command line makes a sentence
+        run(store, ["endless-1", "ok-1"])
+    assert not [each for each in psutil.process_iter(["cmdline"]) if str(store.results) in (each.info["cmdline"] or [])]
+    assert store.read_record("ok-1") is None
+    log.unlink()
+    assert run(store, ["ok-1"])[0] == 0
 
 
 def test_a_killed_worker_that_gets_further_is_started_again_and_again(store: Store) -> None:
