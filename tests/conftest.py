@@ -11,8 +11,8 @@ torch.set_num_threads(1)  # results depend on their number
 # The processes take file after file: a long one at the end would leave the others idle. Of three on two cores one often
 # waits, for SLURM or for a program to be killed.
 LONG = (
-    *("test_kill_and_resume.py", "test_cluster.py", "test_end_to_end.py", "test_failures.py", "test_readme.py"),
-    *("test_strict_clips.py", "test_celeba.py", "test_clevrer_kubric.py", "test_clevrer_files.py"),
+    *("test_soak.py", "test_kill_and_resume.py", "test_cluster.py", "test_end_to_end.py", "test_failures.py"),
+    *("test_readme.py", "test_strict_clips.py", "test_celeba.py", "test_clevrer_kubric.py", "test_clevrer_files.py"),
 )
 
 

@@ -61,9 +61,8 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     memory = psutil.virtual_memory().total // 2**20  # MB
     config.write_text(CONFIG.format(host=host, folder=folder, first=_free_port(), second=_free_port(), memory=memory))
     _start_munge(folder / "munge")
-    daemons = [
-        subprocess.Popen([name, "-D", "-f", str(config)], stdin=subprocess.DEVNULL) for name in ("slurmctld", "slurmd")
-    ]
+    silent = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # they write logs besides
+    daemons = [subprocess.Popen([name, "-D", "-f", str(config)], **silent) for name in ("slurmctld", "slurmd")]
     environment = {**os.environ, "SLURM_CONF": str(config)}
     try:
         _wait_until_idle(environment)

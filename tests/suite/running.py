@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(*arguments: object, results: Path) -> subprocess.Popen[str]:
-    """``python -m benchmark ...`` in a process group of its own."""
+def start(*arguments: object, results: Path, output: Path | None = None) -> subprocess.Popen[str]:
+    """``python -m benchmark ...`` in a process group of its own; what it prints into a pipe, or a file."""
     command = [sys.executable, "-m", "benchmark", *map(str, arguments), "--results", str(results)]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    with output.open("w") if output else nullcontext(subprocess.PIPE) as told:
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=told, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
 
 
 def run(*arguments: object, results: Path, code: int | None = None) -> str:
