@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmark.signals import STOP_SIGNALS, USER_SIGNALS
 from benchmark.spawner import Process
+from benchmark.workers import IO_ERROR
 
 PRELOADED = ["benchmark.runner"]
 LOST = 255  # what Python says of a process whose server is gone
@@ -92,7 +93,10 @@ def _work(arguments: list[str], environment: dict[str, str], log: str, launcher:
     """In the forked process: what a process of that command line would have found, and the command."""
     os.setsid()
     os.dup2(launcher.fileno(), 0)
-    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    except OSError:  # since the launcher wrote to it, the disk has become full or read-only
+        sys.exit(IO_ERROR)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(environment)
