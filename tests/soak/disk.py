@@ -64,7 +64,7 @@ class SmallDisk:
 
     def _shrink(self, slack: int) -> bool:
         told = os.statvfs(self.folder)
-        used = (told.f_blocks - told.f_bfree) * told.f_frsize
+        used = max(told.f_blocks - told.f_bfree, 1) * told.f_frsize  # a size of 0 would be none
         return not _mount("-o", f"remount,size={used + slack}", str(self.folder)).returncode
 
     def _cover(self) -> bool:
