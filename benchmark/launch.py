@@ -18,7 +18,7 @@ from typing import Any
 from benchmark.nursery import Nursery
 from benchmark.progress import GridProgress
 from benchmark.signals import STOP_SIGNALS, USER_SIGNALS, heard, likely_cause
-from benchmark.spawner import Process, Spawner, Starter
+from benchmark.spawner import NotStarted, Process, Spawner, Starter
 from benchmark.store import Record, Store
 from benchmark.workers import CUT_OFF, ENDED_BEFORE, IO_ERROR, NOT_OK, OK, arguments_of, environments, state_and_reason
 
@@ -167,7 +167,13 @@ class _Launcher:
             output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, start {past.starts} of this run\n".encode())
         log_start = log.stat().st_size
         theirs = environment | {ENDED_BEFORE: str(self._ended_before[cell_id])}
-        self._workers.append(_Worker(cell_id, self._starter.start(cell_id, theirs, log), environment, log_start))
+        try:
+            process = self._starter.start(cell_id, theirs, log)
+        except NotStarted:
+            self._free.append(environment)
+            self._queue.append(cell_id)
+            return
+        self._workers.append(_Worker(cell_id, process, environment, log_start))
         self._progress.started(cell_id, past.starts)
 
     def _reap(self) -> None:

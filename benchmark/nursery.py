@@ -13,17 +13,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
+
 from benchmark.signals import STOP_SIGNALS, USER_SIGNALS
-from benchmark.spawner import Process
+from benchmark.spawner import NotStarted, Process
 from benchmark.workers import IO_ERROR
 
 PRELOADED = ["benchmark.runner"]
 LOST = 255  # what Python says of a process whose server is gone
+LOST_TOUCH = (ConnectionError, EOFError)  # and what it raises in who asks that server for something
 _forking = multiprocessing.get_context("forkserver")
 
 
@@ -45,44 +48,50 @@ class Nursery:
         with _set(self._environment), _held_back():
             forkserver.ensure_running()
         # The server answers its first caller when it has imported everything. A launcher must not wait that long.
-        self._first = threading.Thread(target=_forking.Process(target=_nothing).start, daemon=True)
+        self._first = threading.Thread(target=_greet, daemon=True)
         self._first.start()
 
     @property
     def ready(self) -> bool:
-        """Whether `start` returns at once."""
-        return not self._first.is_alive()
+        """Whether `start` returns at once; where the server was killed, another one is opened first."""
+        if self._first.is_alive():
+            return False
+        if _server_is_gone():
+            self._open()
+            return False
+        return True
 
     def start(self, cell_id: str, environment: Mapping[str, str], log: Path) -> Process:
-        """Fork a cell's worker."""
+        """Fork a cell's worker.
+
+        Raises:
+            NotStarted: if the server was killed in this moment.
+        """
         theirs, ours = _forking.Pipe(duplex=False)
         task = (list(self._arguments(cell_id)), dict(environment), str(log), theirs)
         process = _forking.Process(target=_work, args=task)
-        process.start()
-        theirs.close()
-        return Forked(process, ours, self)
-
-    def lost(self) -> None:
-        """Open another server in place of one that was killed."""
-        if self.ready:
-            self._open()
+        try:
+            process.start()
+        except LOST_TOUCH as error:
+            ours.close()
+            raise NotStarted from error
+        finally:
+            theirs.close()
+        return Forked(process, ours)
 
 
 class Forked:
     """A forked worker, as the launcher handles it."""
 
-    def __init__(self, process: multiprocessing.process.BaseProcess, pipe: Connection, nursery: Nursery) -> None:
+    def __init__(self, process: multiprocessing.process.BaseProcess, pipe: Connection) -> None:
         assert process.pid is not None
         self.pid = process.pid
-        self._process, self._pipe, self._nursery = process, pipe, nursery
+        self._process, self._pipe = process, pipe
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs. Without the server it must end too: as if killed."""
         code = self._process.exitcode
-        if code != LOST:
-            return code
-        self._nursery.lost()
-        return -signal.SIGKILL
+        return -signal.SIGKILL if code == LOST else code
 
     def let_go(self) -> None:
         """Close the pipe whose end tells the worker that its launcher is gone."""
@@ -106,8 +115,23 @@ def _work(arguments: list[str], environment: dict[str, str], log: str, launcher:
     sys.exit(main(arguments))
 
 
+def _greet() -> None:
+    """Have the server fork once, into nothing; who is killed meanwhile is missed by `Nursery.ready`."""
+    with suppress(*LOST_TOUCH):
+        _forking.Process(target=_nothing).start()
+
+
 def _nothing() -> None:
     pass
+
+
+def _server_is_gone() -> bool:
+    """Whether the fork server has ended. Python would open the next one by itself, but not as `Nursery._open` does."""
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    try:
+        return pid is None or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextmanager

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 
+class NotStarted(RuntimeError):
+    """Nothing could be started in this moment; try again when the starter is ready."""
+
+
 class Process(Protocol):
     """A worker that has been started; it leads a session and a process group of its own."""
 
@@ -35,7 +39,11 @@ class Starter(Protocol):
         ...
 
     def start(self, cell_id: str, environment: Mapping[str, str], log: Path) -> Process:
-        """Start a cell's worker, which finds ``environment`` besides ours and writes to the end of ``log``."""
+        """Start a cell's worker, which finds ``environment`` besides ours and writes to the end of ``log``.
+
+        Raises:
+            NotStarted: if it could not; nothing has begun.
+        """
         ...
 
 

@@ -66,6 +66,22 @@ def test_server_and_workers_end_as_they_should(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_a_server_that_is_killed_while_it_imports_is_opened_again(tmp_path: Path) -> None:
+    process = running.start(*COMMAND, "--seeds", "2", results=tmp_path)
+    try:
+        below = psutil.Process(process.pid).children
+        wait_for(lambda: any("forkserver" in " ".join(each.cmdline()) for each in below()), 60, "a server", tmp_path)
+        for each in below():
+            each.kill()  # what tracks resources for it as well
+        wait_for(lambda: bool(list(tmp_path.glob("leases/*.lock"))), 200, "a worker of the next one", tmp_path)
+        process.terminate()
+        told, _ = process.communicate(timeout=60)
+    finally:
+        running.kill_tree(process.pid) if running.alive(process.pid) else None
+    assert process.returncode == 75 and "Traceback" not in told, told
+
+
+@pytest.mark.timeout(300)
 def test_forked_workers_end_with_their_launcher(tmp_path: Path) -> None:
     process = running.start(*COMMAND, results=tmp_path)
     wait_for(lambda: len(saved(tmp_path)) == 2, 200, "two checkpoints", tmp_path)
