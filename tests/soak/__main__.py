@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,27 +41,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "slurm" in chosen and cluster.why_not():
         print(f"not through SLURM: {cluster.why_not()}", flush=True)
         chosen = tuple(name for name in chosen if name != "slurm")
-    tallies = soak(chosen, arguments.cells, arguments.seed, arguments.minutes)
+    tallies = soak(dict.fromkeys(chosen, arguments.cells), arguments.seed, arguments.minutes)
     print(table(tallies), *(f"{each.way}: {what}" for each in tallies for what in each.wrong), sep="\n")
     return int(not tallies or any(each.wrong for each in tallies))
 
 
-def soak(chosen: Sequence[str], count: int, seed: int, minutes: float) -> list[Tally]:
-    """Put so many cells through each of some ways, and compare what came out with a run in peace and with each other."""
-    seeds, tallies = range((count + 1) // 2), [Tally(name) for name in chosen]
+def soak(counts: Mapping[str, int], seed: int, minutes: float) -> list[Tally]:
+    """Put so many cells through each way; compare what came out with a run in peace, and with each other."""
+    seeds, tallies = {name: range((count + 1) // 2) for name, count in counts.items()}, [Tally(name) for name in counts]
     with tempfile.TemporaryDirectory(prefix="soak-") as name, ExitStack() as disks:
         folder = Path(name)
         for each in tallies:
-            disk = disks.enter_context(SmallDisk(folder / each.way, 64 + cells.MEGABYTES * 2 * len(seeds)))
-            fight(each, disk, folder, seeds, seed, minutes)
+            disk = SmallDisk(folder / each.way, 64 + cells.MEGABYTES * 2 * len(seeds[each.way]))
+            fight(each, disks.enter_context(disk), folder, seeds[each.way], seed, minutes)
         peace, undisturbed = folder / "peace", Tally("peace")
-        Commands(peace, folder, undisturbed).run("run", *cells.selection(sampled(tallies, seeds, seed)), "--jobs", 2)
+        sample = sampled(tallies, min(seeds.values(), key=len), seed)
+        Commands(peace, folder, undisturbed).run("run", *cells.selection(sample), "--jobs", 2)
         for each in tallies:
-            check.same(peace, folder / each.way, each)
+            each.compared = check.same(peace, folder / each.way, each)
             each.wrong += undisturbed.wrong
         for one, other in itertools.combinations(tallies, 2):
-            check.same(folder / one.way, folder / other.way, one)
-            other.compared = one.compared
+            one.compared = other.compared = check.same(folder / one.way, folder / other.way, one)
     return tallies
 
 

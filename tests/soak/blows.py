@@ -31,7 +31,10 @@ def workers(results: Path) -> list[psutil.Process]:
 def hit(results: Path, fate: random.Random, tally: Tally, top: str) -> None:
     """One blow to a worker, or now and then to a launcher, which is called `top`."""
     above, below, cells = launchers(results), workers(results), dict(_holders(results))
-    victims = below if below and fate.random() < 0.75 else above
+    busy = [each for each in below if each.pid in cells]
+    victims = next(
+        filter(None, (busy, below, above) if fate.random() < 0.6 else (fate.choice((below, above)), above)), []
+    )
     if not victims:
         return
     victim, blow = fate.choice(victims), fate.choice(SIGNALS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 ARCHITECTURES = ("maskgit", "dit")
 LIGHT = (
-    *("trainer.max_steps=12", "trainer.checkpoint_every_steps=3", "trainer.eval_every=12"),
+    *("trainer.max_steps=24", "trainer.checkpoint_every_steps=3", "trainer.eval_every=24"),
     *("trainer.batch_size=4", "trainer.keep_checkpoints=1", "trunk.depth=1", "trunk.width=32"),
     *("evaluation.curve_samples=1", "evaluation.final_samples=1", "probe.epochs=1", "tokenizer.vq.max_steps=10"),
     *(f"dataset.shapes2d.{part}_per_composition=16" for part in ("train", "probe", "test")),

@@ -120,10 +120,12 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def same(one: Path, other: Path, tally: Tally) -> None:
-    """Cells of one results folder, and all that they share, are bit-equal in another one; differences are the tally's."""
-    names = sorted(path.name for path in (one / "cells").iterdir())
-    tally.compared = max(tally.compared, len(names))
+def same(one: Path, other: Path, tally: Tally) -> int:
+    """Cells that two results folders both have, and all that they share, are bit-equal; how many those are.
+
+    Differences are the tally's.
+    """
+    names = sorted({path.name for path in one.glob("cells/*")} & {path.name for path in other.glob("cells/*")})
     for name in names:
         cells = one / "cells" / name, other / "cells" / name
         outcomes = [running.outcome(_record(cell), cell) if _record(cell).get("row") else None for cell in cells]
@@ -132,6 +134,7 @@ def same(one: Path, other: Path, tally: Tally) -> None:
     for path in sorted(_artefacts(one) | _artefacts(other)):
         if not _equal(one / path, other / path):
             tally.wrong.append(f"{path} is another one than in another run")
+    return len(names)
 
 
 def _artefacts(results: Path) -> set[Path]:
