@@ -7,6 +7,7 @@ optimiser and step number needs to be in a checkpoint.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import save_file
@@ -88,7 +90,7 @@ def fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=folder,
-        plugins=[SLURMEnvironment(auto_requeue=False) if place.by_slurm else LightningEnvironment()],
+        plugins=[SLURMEnvironment(auto_requeue=False) if place.by_slurm else LightningEnvironment(), InPlace()],
     )
     own = batch if place.world == 1 else lambda step: share_of(batch(step), place.rank, place.world)
     source = FromGlobalStep(own, trainer)
@@ -160,6 +162,18 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
         return
     with replacing(path) as aside:
         trainer.save_checkpoint(aside)
+
+
+class InPlace(TorchCheckpointIO):
+    """Writes a checkpoint where it is told to, which `replacing` makes safe.
+
+    Lightning's own writes it into the system's temporary folder first: that may be small, and a kill leaves it there.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # into a file it would say of a full disk only "unexpected pos"
+        Path(path).write_bytes(content.getbuffer())
 
 
 class WholeLoss(Callback):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning import LightningModule
 
-from benchmark.fit import LAST, Preempted, Watch, fit
+from benchmark.fit import LAST, InPlace, Preempted, Watch, fit
 
 
 class Line(LightningModule):
@@ -60,3 +60,10 @@ def test_the_seconds_of_a_run_are_summed_over_its_legs(tmp_path):
         fit(Line(), batch, 10, tmp_path, [first])
     fit(Line(), lambda step: {"x": torch.ones(4)}, 10, tmp_path, [second])
     assert second.seconds >= second.this_leg + 0.5
+
+
+def test_a_checkpoint_is_written_beside_its_place_and_nowhere_else(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such folder"))
+    InPlace().save_checkpoint({"step": torch.tensor(3)}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"step": torch.tensor(3)}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
