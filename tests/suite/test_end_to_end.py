@@ -14,7 +14,7 @@ from tests.suite import running
 
 ARCHITECTURES = ["maskgit", "maskgit-jepa", "givt", "mar", "dit"]
 FIRST_COLUMNS = (
-    "cell,dataset,architecture,tokenizer,conditioning,seed,preset,state,reason,steps,"
+    "cell,dataset,architecture,tokenizer,conditioning,changed,seed,preset,state,reason,steps,"
     "level0,level1,level2,strict_level0,strict_level1,strict_level2"
 )
 
