@@ -27,6 +27,12 @@ SPACE = FactorSpace(
 )
 
 
+@pytest.fixture(autouse=True)
+def same_initial_weights() -> None:
+    """Models draw their weights from torch's global generator: every test starts it alike, in whatever order they run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def golden() -> Callable[[str], dict[str, Tensor]]:
     """Load the arrays of one file of tests/goldens; where they come from stands in its README."""

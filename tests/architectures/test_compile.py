@@ -44,13 +44,7 @@ def test_a_compiled_step_is_the_uncompiled_one(context, conditions, perturb, see
     compiled = graphs()
     assert compiled > 0
     assert compiled_loss == pytest.approx(loss, rel=1e-5)
-    for (
-        name,
-        gradient,
-    ) in gradients.items():  # sums in another order: an error in proportion to a tensor's largest entry
-        scale = gradient.abs().max().item()
-        torch.testing.assert_close(compiled_gradients[name], gradient, rtol=1e-4, atol=2e-5 * scale, msg=name)
-    assert compiled_gradients.keys() == gradients.keys()
+    torch.testing.assert_close(compiled_gradients, gradients, rtol=1e-4, atol=1e-5)
     step(2)  # other masks
     assert torch.equal(samples(), drawn)  # uncompiled: bit-equal
     assert graphs() == compiled
