@@ -85,7 +85,7 @@ class Lease:
             _break_abandoned(self.path)
             try:
                 self._lock.lock(timeout=0)
-            except TimeOutError:
+            except (TimeOutError, FileNotFoundError):  # held; or our claim was swept by who cannot see that we live
                 return False
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
@@ -98,6 +98,7 @@ class Lease:
         job, claim = os.environ.get("SLURM_JOB_ID", ""), self._lock.claimfile
         note = Holder(self._lock.hostname, os.getpid(), time.time(), process_space(), job, claim)
         write_json(_note_path(self.path), asdict(note), durable=False)
+        _sweep_claims(self.path.parent)
         return True
 
     def refresh(self, now: bool = False) -> None:
@@ -187,6 +188,19 @@ def _break_abandoned(path: Path) -> None:
     elif SEP in claim:
         path.with_name(Path(claim).name).unlink(missing_ok=True)
     aside.unlink()
+
+
+def _sweep_claims(folder: Path) -> None:
+    """Remove the claims of processes that were killed while they took a lock: nobody else would ever look at them.
+
+    A claim that is linked is a lock, alive or abandoned, and is left to whoever wants that lock next.
+    """
+    for path in folder.glob(f"*{SEP}*"):
+        with suppress(OSError, ValueError):  # it is gone by now, or is no claim
+            stat = path.stat()
+            old = time.time() > stat.st_ctime + LIFETIME + CLOCK_SLOP
+            if stat.st_nlink == 1 and (old or _from_claim(path.name, since=stat.st_ctime).dead):
+                path.unlink()
 
 
 def _note_path(path: Path) -> Path:

@@ -282,6 +282,44 @@ def test_a_process_id_that_was_given_away_again_is_a_dead_holder(store: Store) -
     lease.release()
 
 
+def test_claims_of_the_dead_are_swept_and_those_of_others_are_not(store: Store) -> None:
+    """Whoever is killed while it takes a lock leaves a claim; the next lease that anybody takes clears it up."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    folder = store.results / "leases"
+    folder.mkdir(parents=True)
+    here = Lease(folder / "a.lock")._lock.hostname
+
+    def claim(*parts: object) -> Path:
+        path = folder / leases.SEP.join(str(part) for part in ("b.lock", *parts))
+        path.write_text(str(path))
+        return path
+
+    dead, locked = claim(here, gone.pid, 1), claim(here, gone.pid, 2)
+    os.link(locked, folder / "b.lock")
+    alive, elsewhere, no_claim = claim(here, os.getpid(), 1), claim("elsewhere", gone.pid, 1), claim("what", "is")
+    with Lease(folder / "a.lock") as lease:
+        assert lease.acquire()
+        assert not dead.exists()
+        assert all(path.exists() for path in (locked, alive, elsewhere, no_claim))
+        lease.refresh(now=True)
+
+
+def test_whose_claim_is_swept_under_its_hands_tries_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = Lease(store.results / "leases" / "a.lock")
+    link = os.link
+
+    def swept(claim: str, lock: str) -> None:
+        os.unlink(claim)
+        link(claim, lock)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", swept)
+        assert not lease.acquire()
+    assert lease.acquire()
+    lease.release()
+
+
 def test_a_stale_lease_is_broken_and_its_holder_learns_of_it(store: Store) -> None:
     lease = store.cell_lease("cell")
     assert lease is not None

@@ -20,9 +20,13 @@ from tests.soak.commands import disk_named
 from tests.soak.tally import Tally
 from tests.suite import running
 
-# Files being written, builds, locks. Whoever is killed while it takes a lock may leave its claim beside it (`*.lock|HOST|PID|N`,
-# flufl.lock's): a few bytes that nobody reads again.
-LITTER = (".tmp*", "*.tmp", "*.partial", ".writable-*", "*.lock")
+LITTER = (
+    ".tmp*",
+    "*.tmp",
+    "*.partial",
+    ".writable-*",
+    "*.lock*",
+)  # files being written, builds, locks and claims on them
 BLOWS = {  # reasons for which a cell may have been given up, besides the disk
     "ended by signals": r"^ended by signal \d+",
     "ended by a signal with its disk full": r"^ended by signal 7\b",
