@@ -144,9 +144,8 @@ def _same_columns(trained: Trained, cell: Cell) -> bool:
     seeds = {f"seed_{kind}": seed if value == "follow" else int(value) for kind, value in cell.config["seeds"].items()}
     told = {**cell.row(), **seeds, "seed": seed}
     changed = told.pop("changed")
-    if (
-        trained.config is None and "changed" in row and (row["changed"] or "") != changed
-    ):  # a table has None for nothing
+    listed = row.get("changed", changed) or ""  # a table has None for nothing, and an old one no such column
+    if trained.config is None and listed != changed:
         return False
     return all(row[key] == value for key, value in told.items() if key in row and key != "device")
 

@@ -143,7 +143,7 @@ class _Launcher:
     def _fill(self) -> None:
         """Put cells that are free on free slots; drop those that somebody else has ended."""
         for cell_id in list(self._queue):
-            if not self._free or not self._starter.ready:
+            if not self._free or not self._starter.prepare():
                 return
             holder = self._store.cell_holder(cell_id)  # before the record: who ends a cell writes it, then lets go
             if self._has_ended(cell_id):
@@ -160,11 +160,10 @@ class _Launcher:
     def _start(self, cell_id: str, environment: dict[str, str]) -> None:
         self._held.discard(cell_id)
         past = self._past[cell_id]
-        past.starts += 1
         log = self._store.cell(cell_id).log
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as output:
-            output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, start {past.starts} of this run\n".encode())
+            output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}, start {past.starts + 1} of this run\n".encode())
         log_start = log.stat().st_size
         theirs = environment | {ENDED_BEFORE: str(self._ended_before[cell_id])}
         try:
@@ -173,6 +172,7 @@ class _Launcher:
             self._free.append(environment)
             self._queue.append(cell_id)
             return
+        past.starts += 1
         self._workers.append(_Worker(cell_id, process, environment, log_start))
         self._progress.started(cell_id, past.starts)
 

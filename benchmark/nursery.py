@@ -51,8 +51,7 @@ class Nursery:
         self._first = threading.Thread(target=_greet, daemon=True)
         self._first.start()
 
-    @property
-    def ready(self) -> bool:
+    def prepare(self) -> bool:
         """Whether `start` returns at once; where the server was killed, another one is opened first."""
         if self._first.is_alive():
             return False
@@ -116,7 +115,7 @@ def _work(arguments: list[str], environment: dict[str, str], log: str, launcher:
 
 
 def _greet() -> None:
-    """Have the server fork once, into nothing; who is killed meanwhile is missed by `Nursery.ready`."""
+    """Have the server fork once, into nothing; who is killed meanwhile is missed by `Nursery.prepare`."""
     with suppress(*LOST_TOUCH):
         _forking.Process(target=_nothing).start()
 

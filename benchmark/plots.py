@@ -42,16 +42,8 @@ STYLE: dict[Any, Any] = {
     "ytick.color": INK,
 }
 KEYS = (
-    "dataset",
-    "tokenizer",
-    "conditioning",
-    "preset",
-    "recipe",
-    "architecture",
-    "steps",
-    "changed",
-    "view",
-    "setting",
+    *("dataset", "tokenizer", "conditioning", "preset", "recipe"),
+    *("architecture", "steps", "changed", "view", "setting"),
 )
 Group = tuple[str, list[Row]]  # a title and the cells behind it
 

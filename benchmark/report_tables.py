@@ -15,16 +15,8 @@ from benchmark.tables import Row, is_number, read_csv, short
 from datasets.factors import level
 
 CORE = (
-    "architecture",
-    "tokenizer",
-    "conditioning",
-    "changed",
-    "steps",
-    "seed",
-    "state",
-    *LEVELS[3:],
-    *LEVELS[:3],
-    "minutes",
+    *("architecture", "tokenizer", "conditioning", "changed", "steps", "seed", "state"),
+    *(*LEVELS[3:], *LEVELS[:3], "minutes"),
 )
 COST = (
     *("parameters", "sampled_parameters", "target_tokens", "flops", "sample_flops", "evaluations_per_sample"),

@@ -33,9 +33,8 @@ class Process(Protocol):
 class Starter(Protocol):
     """Starts the workers of cells."""
 
-    @property
-    def ready(self) -> bool:
-        """Whether `start` returns at once."""
+    def prepare(self) -> bool:
+        """Get ready without waiting for it. Whether `start` returns at once."""
         ...
 
     def start(self, cell_id: str, environment: Mapping[str, str], log: Path) -> Process:
@@ -54,10 +53,12 @@ class Spawner:
         command: the command line of a cell's worker.
     """
 
-    ready = True
-
     def __init__(self, command: Callable[[str], Sequence[str]]) -> None:
         self._command = command
+
+    def prepare(self) -> bool:
+        """A new command needs nothing that could be prepared."""
+        return True
 
     def start(self, cell_id: str, environment: Mapping[str, str], log: Path) -> Process:
         with open(log, "ab") as output:

@@ -20,13 +20,7 @@ from tests.soak.commands import disk_named
 from tests.soak.tally import Tally
 from tests.suite import running
 
-LITTER = (
-    ".tmp*",
-    "*.tmp",
-    "*.partial",
-    ".writable-*",
-    "*.lock*",
-)  # files being written, builds, locks and claims on them
+LITTER = (".tmp*", "*.tmp", "*.partial", ".writable-*", "*.lock*")  # files being written, builds, locks and claims
 BLOWS = {  # reasons for which a cell may have been given up, besides the disk
     "ended by signals": r"^ended by signal \d+",
     "ended by a signal with its disk full": r"^ended by signal 7\b",

@@ -69,6 +69,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         yield environment
     finally:
         subprocess.run(["scancel", "--user=root"], env=environment, check=False, timeout=30)
+        _wait_until_empty(environment)  # a step's own daemon outlives slurmd, and would wait for it for ever
         for daemon in reversed(daemons):
             daemon.terminate()
         for daemon in daemons:
@@ -104,6 +105,12 @@ def queue(environment: dict[str, str]) -> str:
     """What is in the queue, a line a task."""
     done = subprocess.run(["squeue", "--noheader"], env=environment, capture_output=True, text=True, check=False)
     return done.stdout.strip()
+
+
+def _wait_until_empty(environment: dict[str, str], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while queue(environment) and time.monotonic() < deadline:
+        time.sleep(0.5)
 
 
 def _wait_until_idle(environment: dict[str, str], seconds: float = 60) -> None:
