@@ -19,16 +19,20 @@ from benchmark.composer import Composer
 from benchmark.config import CONFIGS, ConfigError, nearest, read_yaml
 from benchmark.decisions import RULES, SIDES, UNDECIDED, Decision, holm, more_seeds, power
 from benchmark.evidence import Side, Trained, find_side
+from benchmark.published import level_2
 from benchmark.statistics import Moments
-from benchmark.tables import Row
+from benchmark.tables import Row, render
 
 CLAIMS = CONFIGS / "claims.yaml"
 COLUMNS = (
     *("claim", "paper", "figure", "grid", "dataset", "preset", "type", "sides", "measure", "margin"),
-    *("verdict", "effect", "low", "high", "n", "seeds", "p", "p_holm", "verdict_holm", "more_seeds"),
+    *("published", "means", "verdict", "effect", "low", "high", "n", "seeds", "p", "p_holm", "verdict_holm", "more_seeds"),
     *("extended", "verdict_planned", "suspicious", "failed", "note", "cells", "claims_file"),
 )
-SHOWN = ("claim", "dataset", "verdict", "effect", "low", "high", "n", "verdict_holm", "more_seeds", "note")
+SHOWN = (
+    *("claim", "dataset", "published", "means", "effect", "low", "high", "n"),
+    *("verdict", "verdict_holm", "more_seeds", "note"),
+)
 REQUIRED = ("name", "paper", "figure", "grid", "datasets", "type", "sides")
 FLOOR = 0.02  # a mean share below which a side does not do what is asked
 POWER_SEEDS = (3, 5, 10)
@@ -114,6 +118,7 @@ def verdicts(claims: Claims, cells: Sequence[Trained], composer: Composer) -> li
                 for name in claim.sides
             ]
             row = verdict_row(claim, dataset, sides, claims.confidence)
+            row["published"] = _published(claim, claims, dataset)
             rows.append({**row, "preset": composer.preset, "claims_file": claims.file_hash})
     return corrected(rows, claims.confidence)
 
@@ -136,6 +141,7 @@ def verdict_row(claim: Claim, dataset: str, sides: Sequence[Side], confidence: f
         "dataset": dataset,
         "sides": claim.text,
         "seeds": seeds,
+        "means": _shares([f"{side.moments(claim.measure).mean:.2f}" if side.rows else "" for side in sides]),
         "verdict": decision.verdict if decision else UNDECIDED,
         **{
             key: getattr(effect, name, None) for key, name in (("effect", "estimate"), ("low", "low"), ("high", "high"))
@@ -166,6 +172,17 @@ def corrected(rows: Sequence[Row], confidence: float = 0.95) -> list[Row]:
     return rows
 
 
+def shown(rows: Sequence[Row]) -> str:
+    """The verdicts as people read them: a table of the claims that have cells on every side, and a line on the others."""
+    waiting: dict[str, list[str]] = {}
+    for row in rows:
+        if row["effect"] is None:
+            waiting.setdefault(row["claim"], []).append(row["dataset"])
+    names = "".join(f"\n  {claim} on {', '.join(datasets)}" for claim, datasets in waiting.items())
+    table = render([row for row in rows if row["effect"] is not None], SHOWN, "md")
+    return f"{table}\nno cells as yet:{names}\n" if waiting else table
+
+
 def power_rows(claims: Claims, grid: str) -> list[Row]:
     """How likely 3, 5 and 10 seeds support each claim of a grid, were the published difference true."""
     rows = []
@@ -181,6 +198,18 @@ def power_rows(claims: Claims, grid: str) -> list[Row]:
             {"claim": claim.name, "sides": claim.text, "margin": claim.margin, "expected": expected, **reckoned}
         )
     return rows
+
+
+def _published(claim: Claim, claims: Claims, dataset: str) -> str:
+    """What the papers report of each side, by their probe; the measure of theirs that ours can be compared with."""
+    if claim.measure != "strict_level2":
+        return ""
+    return _shares([level_2(claims.settings[side], claim.figure, dataset) for side in claim.sides])
+
+
+def _shares(shares: Sequence[str]) -> str:
+    """A share for each side in their order, with a dash for none; nothing where none has one."""
+    return ", ".join(share or "-" for share in shares) if any(shares) else ""
 
 
 def _floor(claim: Claim, sides: Sequence[Side]) -> list[str]:

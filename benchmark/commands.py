@@ -141,7 +141,7 @@ def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
         found = evidence.of_store(Store(arguments.results))
         out = out or arguments.results / "verdicts.csv"
     rows = claims.verdicts(claims.load_claims(), found, composer)
-    _say(render(rows, claims.COLUMNS if form else claims.SHOWN, form or "md"))
+    _say(render(rows, claims.COLUMNS, form) if form else claims.shown(rows))
     if out:
         write_text(out, to_csv(rows, claims.COLUMNS))
         if not form:

@@ -33,7 +33,7 @@ CEILINGS = (
 )
 SETTING = ("tokenizer", "preset", "seed_data", "seed_tokenizer", "seed_probe")  # what cells of one ceiling share
 VERDICT = (  # what is shown of a verdict; how it was come by is folded away
-    *("claim", "verdict", "effect", "low", "high", "n"),
+    *("claim", "published", "means", "verdict", "effect", "low", "high", "n"),
     *("seeds_missing", "more_seeds", "verdict_holm", "preset", "note"),
 )
 WRONG = "accepted, but another composition"

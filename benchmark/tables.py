@@ -22,7 +22,7 @@ TEXT = frozenset(
     (
         *("cell", "dataset", "architecture", "tokenizer", "conditioning", "preset", "state", "reason"),
         *("device", "split", "setting", "recipe", "view", "git_commit", "date", "composition"),
-        *("figure", "claims_file"),  # of verdicts
+        *("figure", "claims_file", "published", "means"),  # of verdicts
     )
 )
 

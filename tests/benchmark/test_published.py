@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from benchmark.published import highlights, interval, matching, published_curves
+from benchmark.claims import load_claims
+from benchmark.published import highlights, interval, level_2, matching, published_curves
 from benchmark.statistics import wilson
 from benchmark.tables import Row
 from datasets.factors import level
@@ -69,3 +70,26 @@ def test_curves_are_matched_by_what_they_state() -> None:
     assert figures(tokenizer="kl") == {"fig2a"}
     assert figures(architecture="givt") == {"fig3"}
     assert figures(architecture="givt", conditioning="quantized") == set()
+
+
+@pytest.mark.parametrize(
+    ("side", "figure", "dataset", "expected"),
+    [
+        ("dit", "3", "shapes2d", "0.84"),
+        ("dit", "4a, 4c", "shapes2d", "1.00"),  # another run of the same model
+        ("dit-quantized", "4a, 4c", "shapes2d", "0.53"),
+        ("maskgit-quantized", "3", "shapes2d", "0.00"),  # the figure does not say which conditions it had
+        ("dit-centres", "4", "shapes2d", ""),
+        ("dit-own-kl", "2", "shapes2d", "0.96"),
+        ("maskgit-longer", "3", "shapes2d", ""),
+        ("jepa", "5", "shapes2d", "0.45 to 0.65"),
+        ("maskgit", "5", "shapes2d", "0.00"),  # drawn in figure 3 alone
+        ("jepa", "table 2", "clevrer_kubric", "0.56"),
+        ("jepa-middle", "table 2", "clevrer_kubric", "0.28"),
+        ("jepa-shuffled", "table 2", "clevrer_kubric", ""),
+        ("jepa", "table 2", "shapes2d", ""),
+        ("dit", "3", "clevrer_kubric", ""),
+    ],
+)
+def test_what_was_published_of_a_claims_side(side: str, figure: str, dataset: str, expected: str) -> None:
+    assert level_2(load_claims().settings[side], figure, dataset) == expected
