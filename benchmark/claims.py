@@ -26,7 +26,8 @@ from benchmark.tables import Row, render
 CLAIMS = CONFIGS / "claims.yaml"
 COLUMNS = (
     *("claim", "paper", "figure", "grid", "dataset", "preset", "type", "sides", "measure", "margin"),
-    *("published", "means", "verdict", "effect", "low", "high", "n", "seeds", "p", "p_holm", "verdict_holm", "more_seeds"),
+    *("published", "means", "verdict", "effect", "low", "high", "n"),
+    *("seeds", "p", "p_holm", "verdict_holm", "more_seeds"),
     *("extended", "verdict_planned", "suspicious", "failed", "note", "cells", "claims_file"),
 )
 SHOWN = (

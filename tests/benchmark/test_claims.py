@@ -300,6 +300,8 @@ REPORTED = {  # effect and interval of the reported seeds: the README's numbers
     "more-steps-improve-maskgit": (-0.013, -0.044, 0.019, "5 + 5", "undecided"),
     "jepa-improves-maskgit": (0.032, -0.046, 0.110, "5 + 5", "undecided"),
     "dit-reaches-level-2-on-kl": (0.996, 0.979, 1.000, "3", "supported"),
+    "full-beats-quantized": (0.833, 0.569, 1.097, "5 + 5", "supported"),
+    "no-dropout-beats-dropout": (0.964, 0.872, 1.056, "5 + 5", "supported"),
 }
 
 
@@ -309,7 +311,9 @@ def test_the_reference_verdicts_are_those_of_the_reference_table(tmp_path, capsy
 
     out = tmp_path / "new" / "verdicts.csv"
     assert main(["claims", "--preset", "laptop", "--table", str(LAPTOP), "--out", str(out)]) == 0
-    assert f"-> {out}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"-> {out}" in told
+    assert told.partition("\n\n")[0] in (ROOT / "README.md").read_text()  # the table there is what this command says
     found, committed = read_csv(out), read_csv(LAPTOP.with_name("verdicts.csv"))
     assert len(found) == len(committed)
     for row, expected in zip(found, committed, strict=True):
