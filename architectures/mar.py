@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
 from architectures.diffusion import Network, guide_prediction, make_process
-from architectures.masking import Step, decode, loss_mask, masked_mean, mean_loss_share, sample_mask
+from architectures.masking import Step, decode, decode_table, loss_mask, masked_mean, mean_loss_share, sample_mask
 from architectures.transformer import TimestepEmbedder, modulate, xavier_init
 
 
@@ -86,7 +86,8 @@ class MAR(GenerativeModel):
     """A diffusion model of each masked token, given the visible ones.
 
     Raises:
-        ValueError: for a head without layers, an unknown schedule, or a process that does not fit together.
+        ValueError: for a head without layers, an unknown schedule, a process that does not fit together, or more
+            decoding steps than tokens.
     """
 
     def __init__(self, config: MARConfig, context: Context) -> None:
@@ -94,6 +95,7 @@ class MAR(GenerativeModel):
         config.validate()
         width, channels = context.trunk.width, context.channels
         self.process = make_process(context.diffusion)
+        decode_table(context.tokens, context.sampling.decode_steps)  # refuse now what sampling would refuse later
         self.embed_token = nn.Linear(channels, width)
         self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
         self.trunk = self.make_trunk()

@@ -17,7 +17,7 @@ from benchmark.sources import ROOMS, find_module, source
 
 ARTEFACT_DIGITS = 16
 # Of `benchmark`: config in, numbers out.
-USED_BY_EVERY_CELL = ("runner", "artefacts", "models", "fit", "evaluate", "intervals")
+USED_BY_EVERY_CELL = ("runner", "artefacts", "models", "samplers", "fit", "evaluate", "intervals")
 
 
 @dataclass(frozen=True, eq=False)

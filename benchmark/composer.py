@@ -25,6 +25,7 @@ from benchmark.config import (
 from benchmark.grid import Choice, Grid
 from benchmark.machine import Machine
 from benchmark.registry import Registry
+from benchmark.samplers import at_the_curve, refusal
 from benchmark.schema import Schema
 from datasets.factors import FactorSpace, SplitConfig, resolve_split
 
@@ -155,6 +156,10 @@ class Composer:
     def _check(self, config: Mapping[str, Any]) -> FactorSpace | None:
         """What the parts refuse, each on its own and together, before any work; the factors, if the dataset tells them."""
         built = self.schema.validate(config)
+        try:
+            self.schema.validate(at_the_curve(config))
+        except ConfigError as error:
+            raise ConfigError(refusal(config, error)) from error
         dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
         try:
             if tokenizer and (side := getattr(dataset, "resolution", None)):
@@ -185,7 +190,7 @@ def evaluation_config(config: Mapping[str, Any], registry: Registry, overrides: 
             )
     schema = Schema(registry)
     own = {section: [field.name for field in fields(schema.classes[section])] for section in EVALUATION_SECTIONS}
-    trained = {section: {key: config[section][key] for key in keys} for section, keys in own.items()}
+    trained = {name: {key: config[name][key] for key in keys if key in config[name]} for name, keys in own.items()}
     whole = schema.compose([Layer("config.yaml", trained)], overrides)
     changed = {name: whole[name] | _settle(schema.classes[name], whole[name]) for name in EVALUATION_SECTIONS}
     return {**config, **changed}

@@ -26,6 +26,7 @@ HARDWARE = ("device", "devices", "nodes", "precision", "threads", "compile", "lo
 LATER: Mapping[str, Mapping[str, Any]] = {
     "trainer": {"devices": 1, "nodes": 1},
     "architecture": {"predictor": "mlp", "target": "average"},  # of maskgit-jepa
+    "evaluation": {"curve_diffusion_steps": 0, "curve_decode_steps": -1},
 }
 # Places of files: what they hold, a config's `settle` tells.
 WHERE = (("dataset", "root"), ("probe", "weights"), ("evaluation", "inception"))

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from architectures.base import GenerativeModel
 from benchmark.artefacts import Artefacts
 from benchmark.cell import Cell
-from benchmark.config import ConfigError, instantiate
+from benchmark.config import ConfigError, hashed_part, instantiate
 from benchmark.files import replacing, write_json
 from benchmark.fit import average_path
-from benchmark.models import build_model, image_sampler, validation_loss
+from benchmark.models import build_model, curve_sampler, image_sampler, validation_loss
 from benchmark.registry import Registry
 from benchmark.store import Store
 from datasets.factors import Composition, FactorSpace, level, seed_for
@@ -56,11 +56,11 @@ def curve_steps(trainer: Mapping[str, Any]) -> list[int]:
 
 
 def curve_probe(artefacts: Artefacts, model: GenerativeModel, steps: Collection[int], curve: Path) -> LevelProbe:
-    """What evaluates a model while it trains, into the file of its curve."""
+    """What evaluates a model while it trains, by the curve's sampler, into the file of its curve."""
     validation = validation_loss(artefacts)
     return LevelProbe(
         evaluator(artefacts),
-        image_sampler(artefacts, model),
+        curve_sampler(artefacts, model),
         artefacts.train_compositions,
         steps,
         curve,
@@ -197,7 +197,8 @@ def evaluate_again(cell: Cell, config: Mapping[str, Any], store: Store, registry
         model.ema.load(load_file(weights))
         evaluations = sample_and_judge(artefacts, model)
         found = shares(artefacts, evaluations) | compared(artefacts, evaluations)
-        changed = {section: values for section, values in config.items() if values != cell.config.get(section)}
+        now, trained = hashed_part(config), hashed_part(cell.config)
+        changed = {section: values for section, values in config.items() if now.get(section) != trained.get(section)}
         write_json(paths.evaluations / f"{name}.json", {"cell": cell.id, "changed": changed, "row": found})
     print(f"{cell.id}: " + ", ".join(f"{key} {found[key]:.3f}" for key in sorted(found) if "level" in key))
     return 0

@@ -71,10 +71,13 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
 
 
-def costs(model: GenerativeModel, batch: dict[str, Any], steps: int) -> dict[str, Any]:
+def costs(
+    model: GenerativeModel, batch: dict[str, Any], steps: int, curve: GenerativeModel | None = None
+) -> dict[str, Any]:
     """What a model costs: parameters, and operations of training and of a sample (multiply-adds count twice).
 
-    Operations are those of matrix products and convolutions, as torch's FLOP counter sees them.
+    Operations are those of matrix products and convolutions, as torch's FLOP counter sees them. What a sample costs is
+    told of the final sampler and, with ``curve_``, of ``curve``, from which points of the curve are sampled.
     """
     condition = Condition.of(batch["classes"], batch["values"])
     seen = len(batch["latents"])
@@ -83,16 +86,25 @@ def costs(model: GenerativeModel, batch: dict[str, Any], steps: int) -> dict[str
         loss.backward()
     model.zero_grad(set_to_none=True)
     few = Condition.of(batch["classes"][:COUNTED], batch["values"][:COUNTED])
-    generator = torch.Generator(batch["latents"].device).manual_seed(seed_for(0, "costs"))
-    calls = _CallCounter(model)
-    with model.averaged(), FlopCounterMode(display=False) as sampling, calls:
-        model.sample(few, generator)
+    final = _of_a_sample(model, few, batch["latents"].device)
+    at_the_curve = final if curve is None or curve is model else _of_a_sample(curve, few, batch["latents"].device)
     return {
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "sampled_parameters": sum(p.numel() for p in model.averaged_parameters().values()),
         "target_tokens": steps * seen * model.context.tokens * model.target_share(),
         "flops": training.get_total_flops() * steps,
-        "sample_flops": sampling.get_total_flops() / len(few),
+        **final,
+        **{f"curve_{name}": number for name, number in at_the_curve.items()},
+    }
+
+
+def _of_a_sample(model: GenerativeModel, condition: Condition, device: torch.device) -> dict[str, Any]:
+    generator = torch.Generator(device).manual_seed(seed_for(0, "costs"))
+    calls = _CallCounter(model)
+    with model.averaged(), FlopCounterMode(display=False) as sampling, calls:
+        model.sample(condition, generator)
+    return {
+        "sample_flops": sampling.get_total_flops() / len(condition),
         "evaluations_per_sample": calls.trunk,
     }
 

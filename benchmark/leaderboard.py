@@ -28,7 +28,7 @@ DESCRIPTION = ("dataset", "architecture", "tokenizer", "conditioning")
 IDENTITY = ("cell", *DESCRIPTION, "changed", "seed", "preset", "state", "reason", "steps")
 LEVELS = ("level0", "level1", "level2", "strict_level0", "strict_level1", "strict_level2")
 COST = (
-    *("parameters", "target_tokens", "flops", "evaluations_per_sample"),
+    *("parameters", "target_tokens", "flops", "evaluations_per_sample", "curve_evaluations_per_sample"),
     *("minutes", "images_per_second", "peak_memory_mb"),
 )
 PROVENANCE = (  # with these a failed cell still tells what was asked for, and where

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,11 +14,13 @@ from architectures.diffusion import DiffusionConfig
 from architectures.masking import MaskingConfig, SamplingConfig
 from architectures.transformer import TrunkConfig
 from benchmark.artefacts import Artefacts
-from benchmark.config import instantiate
+from benchmark.config import ConfigError, instantiate
 from benchmark.hardware import why_not_compiled
+from benchmark.samplers import at_the_curve, refusal
 from datasets.factors import seed_for
 from datasets.image_set import composition_index
 from datasets.latents import LatentBatches
+from probes.evaluation import SampleImages
 
 VALIDATION_BATCH = 512  # held-out latents behind the validation loss, the same at every evaluation
 DECODE_BATCH = 512  # images decoded at once
@@ -32,12 +34,15 @@ SHARED: dict[str, type] = {  # what a ladder holds fixed
 }
 
 
-def build_model(artefacts: Artefacts) -> GenerativeModel:
-    """The architecture with its initial weights, a function of the cell's config and seed, on its device."""
+def build_model(artefacts: Artefacts, settings: Mapping[str, Any] | None = None) -> GenerativeModel:
+    """The architecture with its initial weights, a function of the cell's config and seed, on its device.
+
+    Args:
+        settings: a config whose sections stand in the place of the cell's own, for those that architectures share.
+    """
     cls, config = artefacts.part("architecture")
-    shared: dict[str, Any] = {
-        name: instantiate(config_class, artefacts.config[name]) for name, config_class in SHARED.items()
-    }
+    sections = artefacts.config if settings is None else settings
+    shared: dict[str, Any] = {name: instantiate(config_class, sections[name]) for name, config_class in SHARED.items()}
     context = Context(
         space=artefacts.data.space,
         grid=tuple(artefacts.tokenizer.grid),
@@ -107,7 +112,43 @@ def validation_loss(artefacts: Artefacts) -> Callable[[GenerativeModel], float]:
     return loss
 
 
-def image_sampler(artefacts: Artefacts, model: GenerativeModel) -> Callable[[Tensor, Tensor, torch.Generator], Tensor]:
+def curve_model(artefacts: Artefacts, model: GenerativeModel) -> GenerativeModel:
+    """What points of the curve are sampled from: the model, or a twin of it where the curve has steps of its own.
+
+    The twin is built with the other steps and shares the model's tensors as they are now, so that it takes no memory
+    for long. It is never compiled, and torch's global generators are left as they were.
+
+    Raises:
+        ConfigError: for steps that the architecture refuses.
+    """
+    settings = at_the_curve(artefacts.config)
+    if settings == artefacts.config:
+        return model
+    devices = [torch.cuda.current_device()] if artefacts.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            twin = build_model(artefacts, settings)
+    except ValueError as error:
+        raise ConfigError(refusal(artefacts.config, error)) from error
+    twin.load_state_dict(model.state_dict(), assign=True)
+    return twin.eval()
+
+
+def curve_sampler(artefacts: Artefacts, model: GenerativeModel) -> SampleImages:
+    """As `image_sampler`, with the steps of the curve."""
+    twin = curve_model(artefacts, model)
+    sample_twin = image_sampler(artefacts, twin)
+    if twin is model:
+        return sample_twin
+
+    def sample(classes: Tensor, values: Tensor, generator: torch.Generator) -> Tensor:
+        twin.load_state_dict(model.state_dict(), assign=True)  # of now: where averages are in place, these
+        return sample_twin(classes, values, generator)
+
+    return sample
+
+
+def image_sampler(artefacts: Artefacts, model: GenerativeModel) -> SampleImages:
     """Conditions (classes (B, F), values (B, V)) and a generator to images (B, C, H, W), with the current weights."""
     shift, scale = latent_scale(artefacts)
     tokenizer, view = artefacts.tokenizer, artefacts.cell.view

@@ -28,6 +28,7 @@ from benchmark.fit import Watch, fit, quiet_threads
 from benchmark.hardware import costs, hardware, peak_memory_mb, revision
 from benchmark.plain import plain_training
 from benchmark.registry import discover
+from benchmark.samplers import at_the_curve
 from benchmark.speed import ROWS
 from benchmark.stopwatch import EVALUATIONS, Clock, rates, spread
 from benchmark.store import Store
@@ -113,7 +114,8 @@ def matmul_peak(device: torch.device, precision: str, seconds: float) -> float:
 def outside_share(artefacts: Untrained, row: Row) -> float:
     """Share of a whole cell's time that is no training step, from the measured parts; drawing and artefacts not counted.
 
-    The final evaluation counts as so many of the curve's as it has samples; pictures and tables are left out.
+    The final evaluation counts as so many of the curve's as it has samples, and for a sampler of its own what that takes
+    longer; pictures and tables are left out.
     """
     trainer, evaluation = artefacts.config["trainer"], evaluate.evaluation_config(artefacts.config)
     evaluations = len(evaluate.curve_steps(trainer)) + len(MODES) * evaluation.final_samples / evaluation.curve_samples
@@ -123,9 +125,19 @@ def outside_share(artefacts: Untrained, row: Row) -> float:
         + row["start_seconds"]
         + row["first_step_seconds"]
         + evaluations * row["evaluation_seconds"]
+        + _longer_at_the_end(artefacts, row)
         + trainer["max_steps"] // trainer["checkpoint_every_steps"] * row["checkpoint_seconds"]
     )
     return outside / (outside + trainer["max_steps"] / row["steps_per_second"])
+
+
+def _longer_at_the_end(artefacts: Untrained, row: Row) -> float:
+    """Seconds by which the final samples take longer than by the curve's sampler; 0 where that is the final one too."""
+    if at_the_curve(artefacts.config) == artefacts.config:
+        return 0.0
+    each = len(MODES) * evaluate.evaluation_config(artefacts.config).final_samples
+    images = each * len(artefacts.data.space.compositions)
+    return images * (1 / row["final_images_per_second"] - 1 / row["curve_images_per_second"])
 
 
 def measure_plain(artefacts: Untrained, seconds: float) -> list[Row]:

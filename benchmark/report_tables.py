@@ -20,6 +20,7 @@ CORE = (
 )
 COST = (
     *("parameters", "sampled_parameters", "target_tokens", "flops", "sample_flops", "evaluations_per_sample"),
+    *("curve_sample_flops", "curve_evaluations_per_sample"),
     *("minutes", "evaluation_minutes", "images_per_second", "peak_memory_mb", "device"),
 )
 CEILINGS = (
@@ -205,7 +206,7 @@ def _entry(name: str, value: Any) -> Entry:
     text = short(name, value)
     if is_number(value):
         is_share = name in LEVELS or "level" in name
-        text = f"{value:.3g}" if name in ("flops", "sample_flops", "target_tokens") else text
+        text = f"{value:.3g}" if name in ("flops", "sample_flops", "curve_sample_flops", "target_tokens") else text
         return Entry(text, float(value), share=float(value) if is_share and 0 <= value <= 1 else None)
     return Entry(text, text if not isinstance(value, float) or not math.isnan(value) else "")
 

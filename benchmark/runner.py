@@ -25,6 +25,7 @@ from benchmark.leaderboard import curve_summary
 from benchmark.leases import LeaseLost
 from benchmark.ranks import Place
 from benchmark.registry import Registry
+from benchmark.samplers import samplers
 from benchmark.states import FAILED, OK, SUSPICIOUS
 from benchmark.store import POLL_EVERY, Record, Store
 from benchmark.workers import CUT_OFF, NOT_OK, ended_meanwhile
@@ -115,7 +116,8 @@ class CellRun:
         self.artefacts.prepare()
         started = time.monotonic()
         model = models.build_model(self.artefacts)
-        spent = costs(model, models.training_batches(self.artefacts).batch(0), self.trainer["max_steps"])
+        batch, drawn_from = models.training_batches(self.artefacts).batch(0), models.curve_model(self.artefacts, model)
+        spent = costs(model, batch, self.trainer["max_steps"], drawn_from)
         watch, probe = self.train(model)
         steps = self.trainer["max_steps"]
         self.report(phase="judging", step=steps, max_steps=steps)
@@ -226,6 +228,7 @@ class CellRun:
             "steps": measured["steps"],
             "row": row,
             "intervals": self.intervals(row) if model else {},
+            "samplers": samplers(self.cell.config),
             "config": dict(self.cell.config),
             "fingerprint": self.cell.fingerprint(self.registry),
             "weights_sha256": model.ema.sha256() if model and model.ema else None,

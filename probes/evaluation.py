@@ -36,6 +36,10 @@ class EvaluationConfig:
 
     curve_samples: int = 64  # a composition at each point of the curve; paper A
     final_samples: int = 512  # a composition and mode at the end: a share of .5 is known to 2 points
+    curve_diffusion_steps: int = 0  # of the solver, at points of the curve; 0: diffusion.steps, as at the end
+    curve_decode_steps: int = (
+        -1
+    )  # of masked models there; -1: sampling.decode_steps, as at the end; 0: one token a step
     max_batch: int = 1024  # samples made at once
     inception: str = ""  # file of torch-fidelity's Inception weights, for `fid`; nothing is ever downloaded
 
@@ -49,12 +53,17 @@ class EvaluationConfig:
         return settle_file("evaluation.inception", values["inception"], "leave it empty, and there is no fid")
 
     def validate(self) -> None:
-        """Raise ValueError for counts that leave nothing to judge, and where Inception's code is missing."""
+        """Raise ValueError for counts that are none or leave nothing to judge, and where Inception's code is missing."""
         if self.inception and not importlib.util.find_spec("torch_fidelity"):
             raise ValueError("evaluation.inception needs torch-fidelity: pip install torch-fidelity, or leave it empty")
         for key in ("curve_samples", "final_samples", "max_batch"):
             if getattr(self, key) < 1:
                 raise ValueError(f"evaluation.{key}={getattr(self, key)} must be at least 1")
+        for key, least in (("curve_diffusion_steps", 0), ("curve_decode_steps", -1)):
+            if getattr(self, key) < least:
+                raise ValueError(
+                    f"evaluation.{key}={getattr(self, key)} must be at least {least}; {least} means as at the end"
+                )
 
 
 @dataclass
