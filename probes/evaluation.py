@@ -36,10 +36,8 @@ class EvaluationConfig:
 
     curve_samples: int = 64  # a composition at each point of the curve; paper A
     final_samples: int = 512  # a composition and mode at the end: a share of .5 is known to 2 points
-    curve_diffusion_steps: int = 0  # of the solver, at points of the curve; 0: diffusion.steps, as at the end
-    curve_decode_steps: int = (
-        -1
-    )  # of masked models there; -1: sampling.decode_steps, as at the end; 0: one token a step
+    curve_diffusion_steps: int = 0  # of the solver, at points of the curve; 0: as at the end
+    curve_decode_steps: int = -1  # of masked models, at points of the curve; 0: one token a step, -1: as at the end
     max_batch: int = 1024  # samples made at once
     inception: str = ""  # file of torch-fidelity's Inception weights, for `fid`; nothing is ever downloaded
 

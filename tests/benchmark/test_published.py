@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from architectures.jepa import MaskGITJEPAConfig
 from benchmark.claims import load_claims
-from benchmark.published import highlights, interval, level_2, matching, published_curves
+from benchmark.published import BEST_LAYERS, highlights, interval, level_2, matching, published_curves
 from benchmark.statistics import wilson
 from benchmark.tables import Row
 from datasets.factors import level
@@ -93,3 +94,7 @@ def test_curves_are_matched_by_what_they_state() -> None:
 )
 def test_what_was_published_of_a_claims_side(side: str, figure: str, dataset: str, expected: str) -> None:
     assert level_2(load_claims().settings[side], figure, dataset) == expected
+
+
+def test_the_layers_of_table_2_are_those_that_maskgit_with_jepa_has_by_default() -> None:
+    assert MaskGITJEPAConfig().layers == BEST_LAYERS

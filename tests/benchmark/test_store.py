@@ -1,4 +1,4 @@
-"""Nothing is half there: atomic files, artefacts that survive kills, leases that die with their holder, records."""
+"""Nothing is half there: atomic files, artefacts that survive kills, records."""
 
 from __future__ import annotations
 
@@ -7,57 +7,18 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from benchmark import files, leases
+from benchmark import files
 from benchmark.files import DiskFull, ReadOnly, replacing, sweep, write_json, write_text
-from benchmark.leases import Lease, LeaseLost, holder
 from benchmark.store import Request, Store
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def lines() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def store(tmp_path: Path, lines: list[str]) -> Store:
-    return Store(tmp_path / "results", say=lines.append)
-
-
-@pytest.fixture
-def python() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Start Python code in another process, which prints a line when it is where it should be."""
-    started = []
-
-    def start(code: str) -> subprocess.Popen[str]:
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def wait_for_line(process: subprocess.Popen[str], word: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if word in line:
-            return
-    raise AssertionError(f"the process ended without printing {word}")
-
+from tests.benchmark.processes import wait_for_line
 
 # --- files
 
@@ -235,154 +196,6 @@ def test_a_full_disk_while_building_is_one_sentence(store: Store) -> None:
 
     with pytest.raises(DiskFull, match="no space left"):
         store.build("dataset", "abc", builder, "Shapes2D")
-
-
-# --- leases
-
-
-def test_a_lease_has_one_holder(store: Store) -> None:
-    lease = store.cell_lease("cell")
-    assert lease is not None
-    assert store.cell_lease("cell") is None
-    found = store.cell_holder("cell")
-    assert found is not None
-    assert (found.pid, found.dead) == (os.getpid(), False)
-    lease.release()
-    assert store.cell_holder("cell") is None
-    again = store.cell_lease("cell")
-    assert again is not None
-    again.release()
-    assert list((store.results / "leases").iterdir()) == []
-
-
-def test_a_dead_holder_is_known_at_once(store: Store, python: Callable[[str], subprocess.Popen[str]]) -> None:
-    other = python(
-        "import time\nfrom benchmark.store import Store\n"
-        f"lease = Store({str(store.results)!r}).cell_lease('cell')\nprint('ready', flush=True)\ntime.sleep(60)"
-    )
-    wait_for_line(other, "ready")
-    assert store.cell_lease("cell") is None
-    other.kill()
-    other.wait()
-    assert store.cell_holder("cell") is None
-    lease = store.cell_lease("cell")
-    assert lease is not None
-    lease.release()
-
-
-def test_a_process_id_that_was_given_away_again_is_a_dead_holder(store: Store) -> None:
-    lease = store.cell_lease("cell")
-    assert lease is not None
-    note = lease.path.with_suffix(".json")
-    content = json.loads(note.read_text())
-    note.write_text(json.dumps(content | {"since": 0.0}))  # this process began long after
-    assert store.cell_holder("cell") is None
-    note.write_text(json.dumps(content | {"since": 0.0, "space": "elsewhere"}))  # where we cannot look
-    assert store.cell_holder("cell") is not None
-    lease.release()
-
-
-def test_claims_of_the_dead_are_swept_and_those_of_others_are_not(store: Store) -> None:
-    """Whoever is killed while it takes a lock leaves a claim; the next lease that anybody takes clears it up."""
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    folder = store.results / "leases"
-    folder.mkdir(parents=True)
-    here = Lease(folder / "a.lock")._lock.hostname
-
-    def claim(*parts: object) -> Path:
-        path = folder / leases.SEP.join(str(part) for part in ("b.lock", *parts))
-        path.write_text(str(path))
-        return path
-
-    dead, locked = claim(here, gone.pid, 1), claim(here, gone.pid, 2)
-    os.link(locked, folder / "b.lock")
-    alive, elsewhere, no_claim = claim(here, os.getpid(), 1), claim("elsewhere", gone.pid, 1), claim("what", "is")
-    with Lease(folder / "a.lock") as lease:
-        assert lease.acquire()
-        assert not dead.exists()
-        assert all(path.exists() for path in (locked, alive, elsewhere, no_claim))
-        lease.refresh(now=True)
-
-
-def test_whose_claim_is_swept_under_its_hands_tries_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    lease = Lease(store.results / "leases" / "a.lock")
-    link = os.link
-
-    def swept(claim: str, lock: str) -> None:
-        os.unlink(claim)
-        link(claim, lock)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "link", swept)
-        assert not lease.acquire()
-    assert lease.acquire()
-    lease.release()
-
-
-def test_a_stale_lease_is_broken_and_its_holder_learns_of_it(store: Store) -> None:
-    lease = store.cell_lease("cell")
-    assert lease is not None
-    long_ago = time.time() - leases.CLOCK_SLOP - 1
-    os.utime(lease.path, (long_ago, long_ago))  # as if not refreshed for five minutes
-    taken = store.cell_lease("cell")
-    assert taken is not None
-    lease.refresh()  # rate-limited: does not look
-    with pytest.raises(LeaseLost, match=f"cell-cell was taken over by .* process {os.getpid()}"):
-        lease.refresh(now=True)
-    lease.release()
-    taken.refresh(now=True)
-    taken.release()
-
-
-def test_refreshing_extends_the_lease(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "REFRESH_EVERY", 0.05)
-    with Lease(store.results / "leases" / "a.lock") as lease:
-        assert lease.acquire()
-        soon = time.time() + 5
-        os.utime(lease.path, (soon, soon))
-        with lease.kept():
-            time.sleep(0.5)
-        assert lease.path.stat().st_mtime > soon + 60
-    assert holder(lease.path) is None
-
-
-def test_only_one_of_many_takes_over_from_a_dead_holder(
-    store: Store, python: Callable[[str], subprocess.Popen[str]]
-) -> None:
-    """Five processes at once, on leases whose holder was killed: nobody ever gets what somebody else has got."""
-    names = [f"cell{number}" for number in range(20)]
-    victim = python(
-        "import time\nfrom benchmark.store import Store\n"
-        f"kept = [Store({str(store.results)!r}).cell_lease(name) for name in {names}]\n"
-        "print('ready', flush=True)\ntime.sleep(60)"
-    )
-    wait_for_line(victim, "ready")
-    victim.kill()
-    victim.wait()
-    code = (
-        "import time\nfrom benchmark.store import Store\n"
-        f"time.sleep(max(0, {time.time() + 2} - time.time()))\n"
-        f"taken = [Store({str(store.results)!r}).cell_lease(name) for name in {names}]\n"
-        "print('taken', *[name for name, lease in zip({names}, taken) if lease], flush=True)\ntime.sleep(2)"
-    ).replace("{names}", str(names))
-    takers = [python(code) for _ in range(5)]
-    taken = [name for taker in takers for name in taker.communicate(timeout=30)[0].split()[1:]]
-    assert sorted(taken) == sorted(names)
-
-
-def test_a_file_system_without_hard_links_is_one_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(leases.NoHardLinks, match="no hard links"):
-        store.cell_lease("cell")
-
-
-def test_a_separator_in_the_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must not have"):
-        Store(tmp_path / "a|b").cell_lease("cell")
 
 
 # --- records

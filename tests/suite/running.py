@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 
-PATIENCE = 600  # seconds for one command, on two cores that have other tests to run
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,7 +31,7 @@ def start(*arguments: object, results: Path, output: Path | None = None) -> subp
 def run(*arguments: object, results: Path, code: int | None = None) -> str:
     """Run a command to its end; its output. ``code`` is the exit code it must have."""
     process = start(*arguments, results=results)
-    output, _ = process.communicate(timeout=PATIENCE)
+    output, _ = process.communicate(timeout=280)
     if code is not None and process.returncode != code:
         raise AssertionError(f"exit code {process.returncode} instead of {code}:\n{output}\n{logs(results)}")
     return output

@@ -45,7 +45,7 @@ STAGES: dict[str, Callable[[Path], bool]] = {
 }
 
 
-@pytest.mark.timeout(1500)  # eight runs one after the other, of which most is importing torch
+@pytest.mark.timeout(900)  # eight runs one after the other, of which most is importing torch
 def test_killed_at_every_stage_it_ends_the_same(tmp_path: Path) -> None:
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     command = (*VIDEO, "trainer.compile=true")  # as the laptop preset: each process compiles, or reads torch's cache
