@@ -73,7 +73,8 @@ def group_cells(rows: Iterable[Row]) -> list[Group]:
     """Cells by setting, titled by the architecture and by what tells settings apart; architectures as a ladder."""
     settings: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        settings.setdefault(tuple(row.get(key) for key in KEYS), []).append(row)
+        name = tuple(row.get(key) or None for key in KEYS)  # nothing is the same in a record and in a table
+        settings.setdefault(name, []).append(row)
     varying = [i for i in range(len(KEYS)) if len({name[i] for name in settings}) > 1]
 
     def title(name: tuple[Any, ...]) -> str:

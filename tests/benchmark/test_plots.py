@@ -58,6 +58,13 @@ def test_settings_that_look_alike_are_told_apart() -> None:
     assert [title for title, _ in groups] == ["dit, codes, fedc", "dit, pre_quant, abcd"]
 
 
+def test_nothing_changed_is_one_setting_however_it_is_written() -> None:
+    """A record of before the column, a record, a row of a table."""
+    rows = [cell("dit", 0), cell("dit", 1, changed=""), cell("dit", 2, changed=None)]
+    ((title, found),) = group_cells(rows)
+    assert (title, [row["seed"] for row in found]) == ("dit", [0, 1, 2])
+
+
 def test_titles_say_what_a_study_changes() -> None:
     changes = ("", "architecture.maskgit-jepa.layers=[1,3]", "trainer.max_steps=7500")
     rows = [cell("maskgit-jepa", 0, setting=change, changed=change, steps=2500) for change in changes]
