@@ -156,8 +156,10 @@ class Composer:
     def _check(self, config: Mapping[str, Any]) -> FactorSpace | None:
         """What the parts refuse, each on its own and together, before any work; the factors, if the dataset tells them."""
         built = self.schema.validate(config)
+        curve = at_the_curve(config)
         try:
-            self.schema.validate(at_the_curve(config))
+            if curve != config:
+                self.schema.validate(curve)
         except ConfigError as error:
             raise ConfigError(refusal(config, error)) from error
         dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
