@@ -28,6 +28,7 @@ from benchmark.fit import Watch, fit, quiet_threads
 from benchmark.hardware import costs, hardware, peak_memory_mb, revision
 from benchmark.plain import plain_training
 from benchmark.registry import discover
+from benchmark.roofline import copy_work, most_steps, step_bytes
 from benchmark.samplers import at_the_curve
 from benchmark.speed import ROWS
 from benchmark.stopwatch import EVALUATIONS, Clock, rates, spread
@@ -74,7 +75,10 @@ def measure_cell(artefacts: Untrained, seconds: float) -> list[Row]:
     cell, device = artefacts.cell, artefacts.device
     quiet_threads(cell.threads)
     model = models.build_model(artefacts)
-    flops = costs(model, models.training_batches(artefacts).batch(0), 1)["flops"]
+    batches = models.training_batches(artefacts)
+    flops = costs(model, batches.batch(0), 1)["flops"]
+    with models.autocast(artefacts):
+        moved = step_bytes(model, batches.batch(0))
     clock, probe, compiled = train(artefacts, model, seconds)
     final = models.image_sampler(artefacts, model), evaluate.evaluation_config(cell.config).final_samples
     row = _row(artefacts, cell.architecture) | _steps(artefacts, clock.windows, compiled)
@@ -89,7 +93,10 @@ def measure_cell(artefacts: Untrained, seconds: float) -> list[Row]:
         "peak_memory_mb": peak_memory_mb(),  # before the matrices of the peak
     }
     peak = matmul_peak(device, artefacts.config["trainer"]["precision"], seconds)
+    bandwidth = max(rates(*copy_work(device), device, seconds))
     used = {"flops_per_step": flops, "matmul_flops": peak, "utilisation": flops * row["steps_per_second"] / peak}
+    used |= {"bytes_per_step": moved, "bandwidth": bandwidth}
+    used["most_steps_per_second"] = most_steps(flops, moved, peak, bandwidth)
     return [row | used | {"outside_share": outside_share(artefacts, row)}]
 
 

@@ -32,11 +32,15 @@ BESIDE = {"cpu": (2,), "cuda": (2, 4, 8)}  # cells side by side, as `--jobs` run
 COLUMNS = (
     *("measured", "dataset", "tokenizer", "conditioning", "preset", "threads", "precision", "compiled", "batch_size"),
     *("steps_per_second", "images_per_second", "spread", "times_plain", "flops_per_step", "matmul_flops"),
-    *("utilisation", "curve_images_per_second", "final_images_per_second", "evaluation_seconds", "import_seconds"),
+    *("utilisation", "bytes_per_step", "bandwidth", "most_steps_per_second"),
+    *("curve_images_per_second", "final_images_per_second", "evaluation_seconds", "import_seconds"),
     *("start_seconds", "first_step_seconds", "checkpoint_seconds", "outside_share", "peak_memory_mb"),
     *("cell", "device", "torch", "git_commit", "date"),
 )
-TRAINING = ("measured", "threads", "steps_per_second", "images_per_second", "spread", "times_plain", "utilisation")
+TRAINING = (
+    *("measured", "threads", "steps_per_second", "images_per_second", "spread", "times_plain", "utilisation"),
+    "most_steps_per_second",
+)
 AROUND = (
     *("measured", "curve_images_per_second", "final_images_per_second", "evaluation_seconds"),
     *("import_seconds", "start_seconds", "first_step_seconds", "outside_share", "peak_memory_mb"),

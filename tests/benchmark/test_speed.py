@@ -29,6 +29,7 @@ MEASURED = (
     *("steps_per_second", "images_per_second", "flops_per_step", "matmul_flops", "utilisation", "import_seconds"),
     *("curve_images_per_second", "final_images_per_second", "evaluation_seconds", "first_step_seconds"),
     *("start_seconds", "checkpoint_seconds", "peak_memory_mb", "outside_share"),
+    *("bytes_per_step", "bandwidth", "most_steps_per_second"),
 )
 
 
@@ -56,6 +57,7 @@ def test_a_row_has_every_column_and_no_number_that_is_not_positive(mar):
     assert {*row} | {"times_plain"} == {*speed.COLUMNS}
     assert all(is_number(row[column]) and row[column] > 0 for column in MEASURED), row
     assert row["utilisation"] < 1 and row["outside_share"] < 1
+    assert row["steps_per_second"] < row["most_steps_per_second"]
     assert row["images_per_second"] == pytest.approx(row["steps_per_second"] * 16)
 
 
