@@ -6,30 +6,50 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmark.ranks import LOCAL_RANK
+from benchmark.workers import PIPE
 from tests.suite import running
 
+T = TypeVar("T")
 RUN = ("run", "--preset", "smoke", "--only", "dataset=shapes2d")
 CELL = (*RUN, "architecture=mar", "trainer.precision=32", "trainer.max_steps=120")
 pytestmark = pytest.mark.ddp
 
 
 def ranks(launcher: psutil.Process) -> list[psutil.Process]:
-    """The processes that train, rank 0 first."""
-    workers = launcher.children()
-    return [*workers, *(child for worker in workers for child in worker.children())]
+    """The processes that train, rank 0 first; not the other programs that a launcher or rank 0 asks, such as git."""
+    workers = [child for child in launcher.children() if PIPE in environment(child)]
+    others = [child for worker in workers for child in worker.children()]
+    return [*workers, *(child for child in others if environment(child).get(LOCAL_RANK, "0") != "0")]
 
 
-def wait_for(condition: Callable[[], object], seconds: float, what: str, results: Path) -> None:
+def environment(process: psutil.Process) -> dict[str, str]:
+    """What a process was started with; nothing of one that has ended."""
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+def both(launcher: psutil.Process) -> list[psutil.Process]:
+    """Two ranks, once there are two."""
+    return found if len(found := ranks(launcher)) == 2 else []
+
+
+def wait_for(condition: Callable[[], T], seconds: float, what: str, results: Path) -> T:
+    """What the condition gives, as soon as it holds."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, f"never seen: {what}\n{running.logs(results)}"
         time.sleep(0.02)
+    return found
 
 
 def written(results: Path) -> list[int]:
@@ -52,8 +72,8 @@ def test_whichever_rank_is_killed_all_end_and_the_cell_goes_on_to_the_same_numbe
     process = running.start(*CELL, "trainer.devices=2", "trainer.checkpoint_every_steps=1", results=two)
     launcher = psutil.Process(process.pid)
     for victim in (1, 0):
-        wait_for(lambda: len(ranks(launcher)) == 2, 120, "two ranks", two)
-        before, mark = ranks(launcher), written(two)
+        before = wait_for(lambda: both(launcher), 120, "two ranks", two)
+        mark = written(two)
         wait_for(lambda mark=mark: written(two) != mark, 120, "a step", two)
         before[victim].kill()
         wait_for(lambda before=before: not any(running.alive(p.pid) for p in before), 10, "the end of all", two)
@@ -119,8 +139,7 @@ def test_what_goes_wrong_in_one_rank_is_the_reason_of_the_cell(tmp_path):
 def test_without_their_launcher_all_ranks_end(tmp_path):
     process = running.start(*CELL, "trainer.devices=2", results=tmp_path)
     launcher = psutil.Process(process.pid)
-    wait_for(lambda: len(ranks(launcher)) == 2, 120, "two ranks", tmp_path)
-    both = ranks(launcher)
+    trained_by = wait_for(lambda: both(launcher), 120, "two ranks", tmp_path)
     process.kill()
     process.wait()
-    wait_for(lambda: not any(running.alive(rank.pid) for rank in both), 5, "the end of all", tmp_path)
+    wait_for(lambda: not any(running.alive(rank.pid) for rank in trained_by), 5, "the end of all", tmp_path)
