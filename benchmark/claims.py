@@ -21,7 +21,7 @@ from benchmark.decisions import RULES, SIDES, UNDECIDED, Decision, holm, more_se
 from benchmark.evidence import Side, Trained, find_side
 from benchmark.published import level_2
 from benchmark.statistics import Moments
-from benchmark.tables import Row, render
+from benchmark.tables import Row, is_number, render
 
 CLAIMS = CONFIGS / "claims.yaml"
 COLUMNS = (
@@ -154,7 +154,13 @@ def verdict_row(claim: Claim, dataset: str, sides: Sequence[Side], confidence: f
         "verdict_planned": planned.verdict if planned else UNDECIDED,
         "suspicious": sum(side.suspicious for side in sides),
         "failed": sum(side.failed for side in sides),
-        "note": "; ".join([*_floor(claim, sides), *(text for side in sides for text in side.remarks(claim.measure))]),
+        "note": "; ".join(
+            [
+                *_floor(claim, sides),
+                *_tokenizers(sides),
+                *(text for side in sides for text in side.remarks(claim.measure)),
+            ]
+        ),
         "cells": " ".join(row["cell"] for side in sides for row in side.rows),
     }
 
@@ -219,6 +225,23 @@ def _floor(claim: Claim, sides: Sequence[Side]) -> list[str]:
     if not compared or any(each.mean > FLOOR for each in _moments(claim, sides)):
         return []
     return [f"every side at the floor ({claim.measure} at most {FLOOR:g}): this tells little"]
+
+
+def _tokenizers(sides: Sequence[Side]) -> list[str]:
+    """A remark where cells name one tokenizer and were trained on several, told by what they reconstruct.
+
+    In one results folder that cannot be. A table put together from folders of several machines may have it: what is
+    trained from one seed differs between them in the last bits at first, and then as two seeds do.
+    """
+    trained: dict[tuple[Any, ...], set[float]] = {}
+    for row in (row for side in sides for row in side.rows if is_number(row.get("psnr"))):
+        key = tuple(row.get(name) for name in ("tokenizer", "seed_tokenizer", "seed_data"))
+        trained.setdefault(key, set()).add(row["psnr"])
+    return [
+        f"{len(found)} tokenizers '{name}' of seed {seed}, trained on different machines"
+        for (name, seed, _), found in trained.items()
+        if len(found) > 1
+    ]
 
 
 def _whole(side: Side, seeds: int) -> Side:

@@ -17,11 +17,10 @@ from benchmark.grid import Choice, nested_keys, of_preset
 from benchmark.leaderboard import SHARES, binomial_floor, leaderboard
 from benchmark.statistics import Moments, bimodal_remark, moments
 from benchmark.store import Store
-from benchmark.tables import Row, is_number, read_csv
+from benchmark.tables import Row, is_number
 
 DEVELOPMENT = 100  # seeds from here on chose recipes; they decide nothing
 TOLD_BY_COLUMNS = ("trainer.max_steps",)  # of rows without `changed`; not `follow`: seed 0 looks as if it did
-HALF = "strict_level2_half"  # share of the run after which the curve first reached half of where it ended
 
 
 @dataclass(frozen=True)
@@ -61,27 +60,13 @@ class Side:
 
 
 def of_store(store: Store) -> list[Trained]:
-    """Every cell of a results folder that has a record, with what its curve adds."""
-    found = []
-    for record in store.records():
-        (row,) = leaderboard([record])
-        curve = store.cell(record["cell"]).curve
-        row[HALF] = half_rise(read_csv(curve)) if curve.is_file() else None
-        found.append(Trained(row, record.get("config")))
-    return found
+    """Every cell of a results folder that has a record."""
+    return [Trained(row, record.get("config")) for record in store.records() for row in leaderboard([record])]
 
 
 def of_table(rows: Iterable[Row]) -> list[Trained]:
     """Rows of a leaderboard, of which no configs are at hand."""
     return [Trained(row) for row in rows]
-
-
-def half_rise(curve: Sequence[Row], column: str = "strict_level2") -> float | None:
-    """Share of a run after which a curve first reached half of its last value; None where it ends at nothing."""
-    seen = [row for row in curve if is_number(row.get(column))]
-    if not seen or seen[-1][column] <= 0:
-        return None
-    return next(row["step"] for row in seen if row[column] >= seen[-1][column] / 2) / seen[-1]["step"]
 
 
 def find_side(

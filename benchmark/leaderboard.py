@@ -50,7 +50,7 @@ ORDER = (
     r"strict_judge_accepted_.*",
     r"(kid|memorised|fid).*",
     r"(one_step|all_steps)_.*",
-    *(rf"{judge}{name}" for judge in ("", "strict_") for name in ("level2_last5", "level2_max", "level2_max_step")),
+    *(rf"{judge}level2_{name}" for judge in ("", "strict_") for name in ("last5", "max", "max_step", "half")),
     *("still_moving", "strict_still_moving"),
     *COST,
     *PROVENANCE,
@@ -129,8 +129,9 @@ def curve_summary(curve: Sequence[Row]) -> Row:
 
     Returns:
         ``level2_last5`` (mean of the last five evaluations), ``level2_max`` and ``level2_max_step`` (the first step
-        that reached it), ``still_moving`` (level 0 or 2 changed by more than .05 between 80 % of the steps and the end;
-        None where the curve is too short to tell), and the same with ``strict_``.
+        that reached it), ``level2_half`` (share of the run after which level 2 first reached half of where it ended;
+        None where it ended at nothing), ``still_moving`` (level 0 or 2 changed by more than .05 between 80 % of the
+        steps and the end; None where the curve is too short to tell), and the same with ``strict_``.
     """
     result: Row = {}
     for judge in ("", "strict_"):
@@ -141,6 +142,7 @@ def curve_summary(curve: Sequence[Row]) -> Row:
             f"{judge}level2_last5": math.fsum(last) / len(last) if last else None,
             f"{judge}level2_max": best.get(f"{judge}level2"),
             f"{judge}level2_max_step": best.get("step"),
+            f"{judge}level2_half": _half(seen, f"{judge}level2"),
             f"{judge}still_moving": _still_moving(seen, (f"{judge}level0", f"{judge}level2")),
         }
     return result
@@ -223,6 +225,12 @@ def _shares(cells: Sequence[Row]) -> Row:
 
 def _bounds(name: str, interval: Interval) -> Row:
     return {f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _half(curve: Sequence[Row], share: str) -> float | None:
+    if not curve or curve[-1][share] <= 0:
+        return None
+    return next(row["step"] for row in curve if row[share] >= curve[-1][share] / 2) / curve[-1]["step"]
 
 
 def _still_moving(curve: Sequence[Row], levels: Sequence[str]) -> bool | None:

@@ -13,7 +13,7 @@ from benchmark.cell import Cell
 from benchmark.claims import CLAIMS, COLUMNS, Claim, Claims, corrected, load_claims, power_rows, verdict_row
 from benchmark.composer import Composer
 from benchmark.config import ConfigError, Override
-from benchmark.evidence import Trained, choice_of, find_side, half_rise, of_store, side_of
+from benchmark.evidence import Trained, choice_of, find_side, side_of
 from benchmark.grid import load_grid
 from benchmark.machine import Machine
 from benchmark.registry import discover
@@ -136,6 +136,16 @@ def test_sides_that_both_fail_are_equal_for_want_of_anything_to_differ_in():
     assert decide(rows_of(LOW), rows_of(LOW), kind="equivalent", margin=0.1)["note"] == ""
 
 
+def test_a_tokenizer_that_was_trained_twice_is_told():
+    here = {"tokenizer": "vq", "seed_tokenizer": 0, "seed_data": 0, "psnr": 29.63}
+    there = here | {"psnr": 29.61}
+    assert decide(rows_of(HIGH, **here), rows_of(LOW, **here))["note"] == ""
+    note = decide(rows_of(HIGH, **here), rows_of(LOW, **there))["note"]
+    assert note == "2 tokenizers 'vq' of seed 0, trained on different machines"
+    for told in ({"tokenizer": "kl"}, {"seed_tokenizer": 1}, {"seed_data": 1}, {"psnr": None}):
+        assert decide(rows_of(HIGH, **here), rows_of(LOW, **there | told))["note"] == ""
+
+
 def test_holm_corrects_over_a_grid_only():
     base = {"verdict": "supported"}
     rows = [{**base, "grid": "a", "p": 0.01}, {**base, "grid": "a", "p": 0.04}, {**base, "grid": "b", "p": 0.04},
@@ -221,14 +231,6 @@ def test_rows_tell_settings_apart_by_what_differs_from_the_preset():
     assert len(side(SHUFFLED, told, seeds=2).rows) == 2 and len(side(JEPA, told).rows) == 1
     empty = [Trained({**each.row, "changed": each.row["changed"] or None}) for each in told]  # as a CSV file has it
     assert len(side(SHUFFLED, empty, seeds=2).rows) == 2 and len(side(JEPA, empty).rows) == 1
-
-
-def test_half_rise_is_the_first_step_at_half_of_the_end():
-    curve = [
-        {"step": step, "strict_level2": share} for step, share in ((250, 0.0), (500, 0.5), (750, 0.3), (1000, 0.8))
-    ]
-    assert half_rise(curve) == 0.5
-    assert half_rise([{"step": 250, "strict_level2": 0.0}]) is None and half_rise([{"step": 250, "loss": 1.0}]) is None
 
 
 # The file and the whole ----------------------------------------------------------------------------
@@ -354,4 +356,3 @@ def test_a_results_folder_is_decided_and_traced(tmp_path, monkeypatch, capsys):
     assert (shapes["verdict"], clips["verdict"], shapes["claims_file"]) == ("supported", "undecided", "hash")
     assert set(shapes) == set(COLUMNS) and shapes["n"] == "5 + 5" and clips["n"] == "0 + 0"
     assert {store.read_record(name)["row"]["architecture"] for name in shapes["cells"].split()} == {"dit", "maskgit"}
-    assert of_store(store)[0].row["strict_level2_half"] is None

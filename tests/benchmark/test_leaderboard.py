@@ -198,8 +198,14 @@ def test_curve_summary_by_hand() -> None:
     assert curve_summary(curve([0.0, 0.9, 0.5, 0.5, 0.52]))["still_moving"] is False
 
 
+def test_half_is_the_first_step_at_half_of_the_end() -> None:
+    assert curve_summary(curve([0.0, 0.5, 0.3, 0.8]))["strict_level2_half"] == 0.5
+    assert curve_summary(curve([0.1, 0.3, 0.9, 0.8, 0.8]))["level2_half"] == 0.6
+
+
 def test_curve_summary_of_little() -> None:
-    assert curve_summary([])["level2_last5"] is None
+    assert curve_summary([])["level2_last5"] is None and curve_summary([])["level2_half"] is None
+    assert curve_summary(curve([0.0, 0.5, 0.0]))["level2_half"] is None
     assert curve_summary([{"step": 10, "train_loss": 1.0, "level2": None}])["level2_max"] is None
     alone = curve_summary(curve([0.5]))
     assert alone["still_moving"] is None
