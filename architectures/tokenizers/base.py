@@ -10,7 +10,8 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from architectures.tokenizers.blocks import CONVOLUTIONS, AutoencoderConfig, Decoder, Encoder, to_features
+from architectures.tokenizers.blocks import AutoencoderConfig, Decoder, Encoder, to_features
+from architectures.tokenizers.convolutions import CONVOLUTIONS
 
 TOKENIZERS: dict[str, type["Tokenizer"]] = {}
 

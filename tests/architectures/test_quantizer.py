@@ -118,6 +118,14 @@ def test_tokens_that_codes_serve_exactly_are_no_obstacle(seeded):
     assert quantizer.codebook.isfinite().all()
 
 
+def test_tokens_that_are_not_numbers_reach_the_loss(seeded):
+    """Where training has gone wrong, it is the loss that tells, in a sentence of `Watch`; not the draw of a token."""
+    quantizer = VectorQuantizer(4, 2, restart_after=1, restart_until=100)
+    tokens = torch.full((1, 9, 2), float("nan"))
+    quantizer.restart(tokens, seeded())
+    assert quantizer(tokens)[2].isnan()
+
+
 def test_restarts_are_a_function_of_the_generator_and_resume_from_a_checkpoint(seeded):
     """Interrupted after 4 of 8 steps and loaded into a fresh quantiser, or never interrupted: the same codebook."""
     batches = [tokens_for(seed=seed) + seed for seed in range(8)]
