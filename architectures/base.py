@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -123,11 +123,11 @@ class GenerativeModel(LightningModule, ABC):
         return embedded.sum(1), None
 
     def compile_networks(self) -> None:
-        """Compile what training runs in every step, in place, so that names in checkpoints stay.
+        """Compile what steps of training and of sampling run, in place, so that names in checkpoints stay.
 
         The trunk is one graph: block by block a step takes 5 % longer on a CPU (docs/performance.md).
-        The shapes of a training step never change, so the graph does not depend on what ran first in the process: a
-        resumed run computes the same bits.
+        Shapes are fixed, a graph for each, so that none depends on what ran first in the process: a resumed run computes
+        the same bits.
         """
         if isinstance(trunk := getattr(self, "trunk", None), Trunk):
             trunk.compile(dynamic=False)
@@ -146,17 +146,13 @@ class GenerativeModel(LightningModule, ABC):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Evaluate with the averaged weights, in eval mode and without gradients.
-
-        On a CPU compiled networks run uncompiled here: batches have other sizes, and each would cost a graph of its own.
-        """
+        """Evaluate with the averaged weights, in eval mode and without gradients."""
         if self.ema is None:
             raise RuntimeError("call finalise() before the averaged weights are used")
         training = self.training
-        stance = torch.compiler.set_stance("force_eager") if self.device.type == "cpu" else nullcontext()
         self.eval()
         try:
-            with stance, torch.no_grad(), self.ema.swapped_into(self.averaged_parameters()):
+            with torch.no_grad(), self.ema.swapped_into(self.averaged_parameters()):
                 yield
         finally:
             self.train(training)

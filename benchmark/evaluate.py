@@ -16,7 +16,7 @@ from benchmark.cell import Cell
 from benchmark.config import ConfigError, hashed_part, instantiate
 from benchmark.files import replacing, write_json
 from benchmark.fit import average_path
-from benchmark.models import build_model, curve_sampler, image_sampler, validation_loss
+from benchmark.models import build_model, compile_networks, curve_sampler, image_sampler, validation_loss
 from benchmark.registry import Registry
 from benchmark.store import Store
 from datasets.factors import Composition, FactorSpace, level, seed_for
@@ -192,6 +192,7 @@ def evaluate_again(cell: Cell, config: Mapping[str, Any], store: Store, registry
     with lease, lease.kept():
         artefacts = Artefacts(dataclasses.replace(cell, config=config), store, registry)
         model = build_model(artefacts)
+        compile_networks(artefacts, model)  # as when it was trained: the same bits
         if model.ema is None:
             raise RuntimeError("the model has no averaged weights")
         model.ema.load(load_file(weights))

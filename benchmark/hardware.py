@@ -101,7 +101,8 @@ def costs(
 def _of_a_sample(model: GenerativeModel, condition: Condition, device: torch.device) -> dict[str, Any]:
     generator = torch.Generator(device).manual_seed(seed_for(0, "costs"))
     calls = _CallCounter(model)
-    with model.averaged(), FlopCounterMode(display=False) as sampling, calls:
+    eager = torch.compiler.set_stance("force_eager")  # compiled products are not seen
+    with eager, model.averaged(), FlopCounterMode(display=False) as sampling, calls:
         model.sample(condition, generator)
     return {
         "sample_flops": sampling.get_total_flops() / len(condition),

@@ -106,7 +106,8 @@ def validation_loss(artefacts: Artefacts) -> Callable[[GenerativeModel], float]:
     def loss(model: GenerativeModel) -> float:
         batch = batches.batch(0)  # anew each time, since the loss uses its generator up
         condition = Condition.of(batch["classes"], batch["values"])
-        with torch.no_grad(), autocast(artefacts):
+        eager = torch.compiler.set_stance("force_eager")  # one batch a point of the curve is not worth a graph
+        with eager, torch.no_grad(), autocast(artefacts):
             return float(model.training_loss(batch["latents"], condition, batch["generator"])[0])
 
     return loss

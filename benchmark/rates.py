@@ -86,6 +86,7 @@ def measure_cell(artefacts: Untrained, seconds: float) -> list[Row]:
         "curve_images_per_second": sampling(artefacts, model, probe.sample_images, probe.count, seconds),
         "final_images_per_second": sampling(artefacts, model, *final, seconds),
         "evaluation_seconds": clock.evaluation,
+        "first_evaluation_seconds": clock.first_evaluation,
         "import_seconds": IMPORTED - psutil.Process().create_time(),
         "start_seconds": clock.started_at - IMPORTED,
         "first_step_seconds": clock.first_step,
@@ -131,7 +132,8 @@ def outside_share(artefacts: Untrained, row: Row) -> float:
         (0 if forked else row["import_seconds"])
         + row["start_seconds"]
         + row["first_step_seconds"]
-        + evaluations * row["evaluation_seconds"]
+        + row["first_evaluation_seconds"]
+        + (evaluations - 1) * row["evaluation_seconds"]
         + _longer_at_the_end(artefacts, row)
         + trainer["max_steps"] // trainer["checkpoint_every_steps"] * row["checkpoint_seconds"]
     )

@@ -33,8 +33,8 @@ COLUMNS = (
     *("measured", "dataset", "tokenizer", "conditioning", "preset", "threads", "precision", "compiled", "batch_size"),
     *("steps_per_second", "images_per_second", "spread", "times_plain", "flops_per_step", "matmul_flops"),
     *("utilisation", "bytes_per_step", "bandwidth", "most_steps_per_second"),
-    *("curve_images_per_second", "final_images_per_second", "evaluation_seconds", "import_seconds"),
-    *("start_seconds", "first_step_seconds", "checkpoint_seconds", "outside_share", "peak_memory_mb"),
+    *("curve_images_per_second", "final_images_per_second", "evaluation_seconds", "first_evaluation_seconds"),
+    *("import_seconds", "start_seconds", "first_step_seconds", "checkpoint_seconds", "outside_share", "peak_memory_mb"),
     *("cell", "device", "torch", "git_commit", "date"),
 )
 TRAINING = (
@@ -43,7 +43,8 @@ TRAINING = (
 )
 AROUND = (
     *("measured", "curve_images_per_second", "final_images_per_second", "evaluation_seconds"),
-    *("import_seconds", "start_seconds", "first_step_seconds", "outside_share", "peak_memory_mb"),
+    *("first_evaluation_seconds", "import_seconds", "start_seconds", "first_step_seconds"),
+    *("outside_share", "peak_memory_mb"),
 )
 SHARED = ("measured", "dataset", "tokenizer", "threads", "images_per_second", "spread")
 

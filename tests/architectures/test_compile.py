@@ -1,9 +1,10 @@
-"""Compiled training: the same numbers as uncompiled, in fixed shapes, and only in training."""
+"""Compiled training and sampling: the same numbers as uncompiled, and a graph a shape."""
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from architectures.dit import DiT, DiTConfig
 from architectures.givt import GIVT, GIVTConfig
 from architectures.jepa import MaskGITJEPA, MaskGITJEPAConfig
 from architectures.mar import MAR, MARConfig
@@ -11,6 +12,7 @@ from architectures.mar import MAR, MARConfig
 CODES = torch.randint(0, 11, (8, 6), generator=torch.Generator().manual_seed(0))
 LATENTS = torch.randn(8, 6, 6, generator=torch.Generator().manual_seed(0))
 CASES = [
+    pytest.param(DiT, DiTConfig(), LATENTS, id="dit"),
     pytest.param(GIVT, GIVTConfig(mixtures=3), LATENTS, id="givt"),
     pytest.param(MAR, MARConfig(head_depth=1, head_width=16), LATENTS, id="mar"),
     pytest.param(MaskGITJEPA, MaskGITJEPAConfig(layers=(1,)), CODES, id="maskgit-jepa"),
@@ -32,9 +34,9 @@ def test_a_compiled_step_is_the_uncompiled_one(context, conditions, perturb, see
         loss.backward()
         return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
-    def samples():
+    def samples(seed=0):
         with model.averaged():
-            return model.sample(conditions(5), seeded())
+            return model.sample(conditions(5), seeded(seed))
 
     names, (loss, gradients), drawn = list(model.state_dict()), step(1), samples()
     torch.compiler.reset()
@@ -46,6 +48,10 @@ def test_a_compiled_step_is_the_uncompiled_one(context, conditions, perturb, see
     assert compiled_loss == pytest.approx(loss, rel=1e-5)
     torch.testing.assert_close(compiled_gradients, gradients, rtol=1e-4, atol=1e-5)
     step(2)  # other masks
-    assert torch.equal(samples(), drawn)  # uncompiled: bit-equal
+    assert graphs() == compiled
+    torch.testing.assert_close(samples(), drawn, rtol=1e-4, atol=1e-5)
+    compiled = graphs()
+    samples(1)  # other noise
+    step(3)
     assert graphs() == compiled
     assert list(model.state_dict()) == names

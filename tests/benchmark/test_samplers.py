@@ -181,10 +181,12 @@ def test_ids_tell_of_the_curves_steps_only_where_they_are_not_the_final_ones():
 
 def test_what_the_end_takes_longer_is_in_the_share_of_time_that_is_no_step(tmp_path):
     row = dict.fromkeys(("import_seconds", "start_seconds", "first_step_seconds", "checkpoint_seconds"), 0.0)
-    row |= {"evaluation_seconds": 1.0, "steps_per_second": 1.0}
+    row |= {"evaluation_seconds": 1.0, "first_evaluation_seconds": 1.0, "steps_per_second": 1.0}
     row |= {"curve_images_per_second": 32.0, "final_images_per_second": 8.0}
     # 2 points of 4 samples and 2 x 8 at the end are 6 evaluations; 128 images take 16 s and not 4
     assert outside_share(untrained("dit", tmp_path), row) == pytest.approx(6 / (6 + 4))
+    compiled = row | {"first_evaluation_seconds": 3.0}
+    assert outside_share(untrained("dit", tmp_path), compiled) == pytest.approx(8 / (8 + 4))
     assert outside_share(untrained("dit", tmp_path, FEW_SOLVER), row) == pytest.approx(18 / (18 + 4))
 
 

@@ -61,6 +61,10 @@ def test_killed_at_every_stage_it_ends_the_same(tmp_path: Path) -> None:
     assert running.outcome(first, whole / cell) == running.outcome(second, pieces / cell)
     assert len(running.table(whole / "leaderboard.csv")) == len(running.table(pieces / "leaderboard.csv")) == 1
 
+    running.run("evaluate", "--cell", first["cell"], "--name", "again", results=pieces, code=0)
+    again = json.loads((pieces / cell / "evaluations" / "again.json").read_text())["row"]
+    assert again.items() <= second["row"].items()  # compiled anew, or read from torch's cache: the same bits
+
 
 def test_without_its_launcher_a_worker_ends(tmp_path: Path) -> None:
     process = running.start(*COMMAND, results=tmp_path)
