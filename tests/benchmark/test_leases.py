@@ -138,14 +138,18 @@ def test_only_one_of_many_takes_over_from_a_dead_holder(
     wait_for_line(victim, "ready")
     victim.kill()
     victim.wait()
+    start = store.results / "start"
     code = (
-        "import time\nfrom benchmark.store import Store\n"
-        f"time.sleep(max(0, {time.time() + 2} - time.time()))\n"
+        "import time\nfrom pathlib import Path\nfrom benchmark.store import Store\nprint('ready', flush=True)\n"
+        f"while not Path({str(start)!r}).exists(): time.sleep(0.001)\n"
         f"taken = [Store({str(store.results)!r}).cell_lease(name) for name in {names}]\n"
-        "print('taken', *[name for name, lease in zip({names}, taken) if lease], flush=True)\ntime.sleep(2)"
-    ).replace("{names}", str(names))
+        f"print('taken', *[name for name, lease in zip({names}, taken) if lease], flush=True)\ntime.sleep(60)"
+    )
     takers = [python(code) for _ in range(5)]
-    taken = [name for taker in takers for name in taker.communicate(timeout=30)[0].split()[1:]]
+    for taker in takers:
+        wait_for_line(taker, "ready")
+    start.touch()
+    taken = [name for taker in takers if taker.stdout for name in taker.stdout.readline().split()[1:]]
     assert sorted(taken) == sorted(names)
 
 
