@@ -21,7 +21,8 @@ from benchmark.store import Store
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(not BROWSER, reason="there is no Chromium here (Debian: apt-get install chromium)")
 
-# Runs in the page: sorts its leaderboard by seed twice, opens every picture, and leaves what it found in the document.
+# Runs in the page: sorts its leaderboard by seed twice, scrolls a table to its end, opens every picture, and leaves what it
+# found in the document.
 PROBE = """<script>
 addEventListener("load", async () => {
   const pictures = [...document.images];
@@ -34,6 +35,10 @@ addEventListener("load", async () => {
     table.tHead.rows[0].cells[column].querySelector("button").click();
     return [...table.tBodies[0].rows].map((row) => Number(row.cells[column].dataset.value));
   };
+  const scrolled = document.querySelector("#shapes2d-settings ~ .table .scroll");
+  const edge = () => scrolled.querySelector("tbody th").getBoundingClientRect().left;
+  const before = edge();
+  scrolled.scrollLeft = scrolled.scrollWidth;
   const outcome = document.body.appendChild(document.createElement("pre"));
   outcome.id = "outcome";
   outcome.textContent = JSON.stringify({
@@ -41,6 +46,7 @@ addEventListener("load", async () => {
     hidden: [...table.querySelectorAll(".more")].filter((cell) => cell.offsetParent).length,
     pictures: pictures.map((picture) => picture.naturalWidth),
     requested: performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => !name.startsWith("data:")),
+    scrolled: [scrolled.scrollLeft, edge() - before],
     wide: document.documentElement.scrollWidth - innerWidth,
   });
 });
@@ -81,4 +87,6 @@ def test_it_works_as_it_opens_from_the_disk(page: Path, width: int, tmp_path: Pa
     assert found["hidden"] == 0
     assert len(found["pictures"]) >= 2 and min(found["pictures"]) > 0
     assert found["requested"] == []
+    over, left = found["scrolled"]
+    assert abs(left) < 1 and (over > 0 or width > 1000)  # whose row it is can be read wherever one is
     assert found["wide"] <= 0  # wide tables and figures scroll by themselves, the page does not
