@@ -71,6 +71,12 @@ def compile_networks(artefacts: Artefacts, model: GenerativeModel) -> bool:
     return True
 
 
+def _compile_twin(artefacts: Artefacts, twin: GenerativeModel) -> None:
+    """As `compile_networks`, which says where that cannot be; a graph serves every point, since tensors are its inputs."""
+    if artefacts.config["trainer"]["compile"] and not why_not_compiled(artefacts.device):
+        twin.compile_networks()
+
+
 def latent_scale(artefacts: Artefacts) -> tuple[Tensor | None, Tensor | None]:
     """Mean and std per channel, (C,) each, of the training compositions' latents; None for codes."""
     view = artefacts.cell.view
@@ -117,7 +123,7 @@ def curve_model(artefacts: Artefacts, model: GenerativeModel) -> GenerativeModel
     """What points of the curve are sampled from: the model, or a twin of it where the curve has steps of its own.
 
     The twin is built with the other steps and shares the model's tensors as they are now, so that it takes no memory
-    for long. It is never compiled, and torch's global generators are left as they were.
+    for long. It is not compiled, and torch's global generators are left as they were.
 
     Raises:
         ConfigError: for steps that the architecture refuses.
@@ -136,11 +142,12 @@ def curve_model(artefacts: Artefacts, model: GenerativeModel) -> GenerativeModel
 
 
 def curve_sampler(artefacts: Artefacts, model: GenerativeModel) -> SampleImages:
-    """As `image_sampler`, with the steps of the curve."""
+    """As `image_sampler`, with the steps of the curve, from a compiled twin where models are compiled."""
     twin = curve_model(artefacts, model)
     sample_twin = image_sampler(artefacts, twin)
     if twin is model:
         return sample_twin
+    _compile_twin(artefacts, twin)
 
     def sample(classes: Tensor, values: Tensor, generator: torch.Generator) -> Tensor:
         twin.load_state_dict(model.state_dict(), assign=True)  # of now: where averages are in place, these

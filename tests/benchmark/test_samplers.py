@@ -18,7 +18,7 @@ from benchmark.config import ConfigError, Override
 from benchmark.fit import Preempted
 from benchmark.grid import Choice, load_grid
 from benchmark.machine import Machine
-from benchmark.models import build_model, curve_model, image_sampler
+from benchmark.models import build_model, curve_model, curve_sampler, image_sampler
 from benchmark.rates import outside_share
 from benchmark.registry import discover
 from benchmark.runner import CellRun
@@ -120,6 +120,26 @@ def test_a_twin_changes_nothing_of_its_model(tmp_path):
     assert all(torch.equal(value, before[name][1]) for name, value in model.state_dict().items())
     assert all(module._compiled_call_impl is None for module in twin.modules())
     assert model.trunk._compiled_call_impl is not None
+
+
+def test_a_compiled_twin_follows_its_model_without_another_graph(tmp_path):
+    """Tensors are replaced at every point of a curve; a graph that held them would be made anew, or sample old ones."""
+    torch.compiler.reset()  # of other tests' graphs
+    artefacts = untrained("dit", tmp_path, FEW["dit"], "trainer.compile=true")
+    model = build_model(artefacts)
+    sample, asked = curve_sampler(artefacts, model), conditions(artefacts)
+    graphs = torch._dynamo.utils.counters["frames"]
+    made = []
+    for seed in range(3):
+        learned(artefacts, model, seed)
+        reference = build_model(artefacts, at_the_curve(artefacts.config))
+        reference.load_state_dict(model.state_dict())
+        expected = image_sampler(artefacts, reference)(*asked, torch.Generator().manual_seed(5))
+        before = graphs["total"]
+        found = sample(*asked, torch.Generator().manual_seed(5))
+        made.append(graphs["total"] - before)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert made[0] > 0 and made[1:] == [0, 0]
 
 
 # Settings ----------------------------------------------------------------------------------------------------------------
