@@ -18,7 +18,7 @@ REFERENCE = ROOT / "results" / "reference" / "laptop.csv"
 MINUTES = {"smoke": 0.5, "laptop": 8.5, "paper": 60.0}
 ADAM_STATE = 4  # float32 tensors the size of the network in a checkpoint: weights, two moments, average
 GIGABYTE = 1e9
-Pace = dict[tuple[str, str, str], list[float]]  # minutes a step, by dataset, architecture and preset
+Pace = dict[tuple[str, str, str], list[float]]  # minutes a step (and parameter), by dataset, architecture and preset
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Estimator:
             row = record.get("row") or {}
             if is_number(row.get("minutes")) and record.get("state") in ("ok", "suspicious"):
                 self._here.setdefault(str(record.get("setting")), []).append(row["minutes"])
-                _add_pace(self._pace, row)
+                if config := record.get("config"):
+                    _add_pace(self._pace, row, _parameters(config))
 
     @cached_property
     def _reference(self) -> Pace:
@@ -55,7 +56,8 @@ class Estimator:
         key = (cell.dataset, cell.architecture, cell.config["preset"])
         steps = cell.config["trainer"]["max_steps"]
         if pace := self._pace.get(key):
-            return Estimate(median(pace) * steps, f"{_count(pace, 'finished cell')} like it here, by steps")
+            minutes = median(pace) * steps * _parameters(cell.config)
+            return Estimate(minutes, f"{_count(pace, 'finished cell')} like it here, by steps and size of the trunk")
         if pace := self._reference.get(key):
             return Estimate(median(pace) * steps, f"{REFERENCE.relative_to(ROOT)}, another machine, by steps")
         constant = MINUTES.get(cell.config["preset"], MINUTES["paper"])
@@ -75,17 +77,21 @@ def disk_bytes(cells: Iterable[Cell]) -> int:
     return sum(_cell_bytes(cell) for cell in cells) + sum(artefacts.values())
 
 
-def _add_pace(pace: Pace, row: Row | Mapping[str, Any]) -> None:
+def _add_pace(pace: Pace, row: Row | Mapping[str, Any], parameters: int = 1) -> None:
     if is_number(row.get("minutes")) and is_number(row.get("steps")) and row["steps"]:
         key = (str(row.get("dataset")), str(row.get("architecture")), str(row.get("preset")))
-        pace.setdefault(key, []).append(row["minutes"] / row["steps"])
+        pace.setdefault(key, []).append(row["minutes"] / row["steps"] / parameters)
+
+
+def _parameters(config: Mapping[str, Any]) -> int:
+    """Of a trunk, about: attention 4, MLP 8, modulation 6, the rest 2, in width^2."""
+    return 20 * config["trunk"]["depth"] * config["trunk"]["width"] ** 2
 
 
 def _cell_bytes(cell: Cell) -> int:
     """The last checkpoint, the kept averages, and 10 MB of samples and tables."""
-    trunk, kept = cell.config["trunk"], cell.config["trainer"]["keep_checkpoints"]
-    parameters = 20 * trunk["depth"] * trunk["width"] ** 2  # attention 4, MLP 8, modulation 6, the rest 2, in width^2
-    return 4 * parameters * (ADAM_STATE * 2 + kept) + 10_000_000
+    kept = cell.config["trainer"]["keep_checkpoints"]
+    return 4 * _parameters(cell.config) * (ADAM_STATE * 2 + kept) + 10_000_000
 
 
 def _data_bytes(cell: Cell) -> int:

@@ -222,8 +222,11 @@ def test_an_estimate_names_its_basis_and_prefers_what_was_measured_here():
     one = cell()
     assert "constant" in Estimator().estimate(one).basis
     like = {"dataset": "shapes2d", "architecture": "dit", "preset": "smoke", "steps": 20, "minutes": 2.0}
-    scaled = Estimator([{"state": "ok", "setting": "another", "row": like}]).estimate(one)
-    assert scaled.minutes == pytest.approx(4.0) and "by steps" in scaled.basis
+    other = Estimator([{"state": "ok", "setting": "another", "row": like, "config": one.config}])
+    scaled = other.estimate(one)
+    assert scaled.minutes == pytest.approx(4.0) and "by steps and size of the trunk" in scaled.basis
+    depth = one.config["trunk"]["depth"]
+    assert other.estimate(cell("trunk.depth=" + str(3 * depth))).minutes == pytest.approx(12.0)
     same = Estimator([{"state": "ok", "setting": one.setting, "row": like | {"minutes": 5.0}}]).estimate(one)
     assert same.minutes == 5.0 and "of this setting here" in same.basis
     assert "constant" in Estimator([{"state": "failed", "setting": one.setting, "row": like}]).estimate(one).basis
