@@ -17,7 +17,8 @@ from benchmark.slurm import submissions
 from tests.suite import running
 from tests.suite.cluster import cluster, queue, why_not
 
-SELECTION = ("--preset", "smoke", "--only", "dataset=shapes2d", "architecture=maskgit,dit", "trainer.max_steps=120")
+LENGTH = ("trainer.max_steps=400", "trainer.eval_every=100")  # seconds between the first checkpoint and the end
+SELECTION = ("--preset", "smoke", "--only", "dataset=shapes2d", "architecture=maskgit,dit", *LENGTH)
 SITE = ("slurm.gpus=0", "slurm.cpus_per_task=1", "slurm.mem=3G", "slurm.time=00:10:00")
 
 MAY_SKIP = "BENCHMARK_NEEDS_SLURM" not in os.environ  # where it is set, a missing SLURM is a failure
@@ -41,6 +42,10 @@ def slurm_logs(results: Path) -> str:
     return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in results.glob("slurm/*/*.log"))
 
 
+def status(results: Path) -> str:
+    return running.run("status", "--format", "csv", results=results, code=0)
+
+
 @pytest.mark.timeout(600)
 def test_a_grid_goes_through_the_queue_and_survives_a_preemption(tmp_path, monkeypatch):
     results, undisturbed = tmp_path / "results", tmp_path / "undisturbed"
@@ -49,13 +54,16 @@ def test_a_grid_goes_through_the_queue_and_survives_a_preemption(tmp_path, monke
             monkeypatch.setenv(key, value)
         running.run("run", "--slurm", *SELECTION, *SITE, results=results, code=0)
         _, cells = submissions(results)
-        told = running.run("status", "--format", "csv", results=results, code=0)
-        assert told.count(f"pending in job {cells['job']}_") == 2 and "Dependency" in told
+        waiting = f"pending in job {cells['job']}_"
+        wait_for(
+            lambda: "Dependency" in status(results), 60, "why the cells wait, which SLURM tells a moment later", results
+        )
+        assert status(results).count(waiting) == 2
 
         name = cells["cells"][1]
         folder = results / "cells" / name
         wait_for((folder / "checkpoints" / "last.ckpt").exists, 240, "a checkpoint of the second cell", results)
-        told = running.run("status", "--format", "csv", results=results, code=0)
+        told = status(results)
         assert f"running in job {cells['job']}_1" in told
         task = f"{cells['job']}_1"
         assert not (folder / "record.json").exists(), "too late to be preempted"
