@@ -114,6 +114,7 @@ class MAR(GenerativeModel):
     def compile_networks(self) -> None:
         super().compile_networks()
         self.head.compile(dynamic=False)
+        self.denoise = torch.compile(self.denoise, dynamic=True)  # type: ignore[method-assign]
 
     def training_loss(
         self, latents: Tensor, condition: Condition, generator: torch.Generator
@@ -125,6 +126,10 @@ class MAR(GenerativeModel):
         # cost more than the third of the rows that it saves, in compilation, host syncs and kernels chosen anew.
         per_token = self.head_loss(z.flatten(0, 1), latents.flatten(0, 1), generator).view(counted.shape)
         return masked_mean(per_token, counted), {}
+
+    def denoise(self, x: Tensor, t: Tensor, state: Tensor) -> Tensor:
+        """The head while sampling, where every step of decoding has another number of rows: one graph for all of them."""
+        return self.head.forward(x, t, state)
 
     def head_loss(self, z: Tensor, x0: Tensor, generator: torch.Generator) -> Tensor:
         """Diffusion loss (R,) of tokens x0 (R, C) given z (R, D), mean over `diffusion_batch_mul` draws of noise."""
@@ -159,9 +164,11 @@ class MAR(GenerativeModel):
 
         conditional = state(condition)
         if guidance == 1:
-            return lambda x, t: self.head(x, t, conditional)
+            return lambda x, t: self.denoise(x, t, conditional)
         null, channels = state(condition.absent()), self.context.channels
-        return lambda x, t: guide_prediction(self.head(x, t, conditional), self.head(x, t, null), guidance, channels)
+        return lambda x, t: guide_prediction(
+            self.denoise(x, t, conditional), self.denoise(x, t, null), guidance, channels
+        )
 
     def guidance_at(self, masked_after: int) -> float:
         """Guidance scale of the step that leaves so many tokens masked; linear reaches the full scale at the last."""
