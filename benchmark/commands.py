@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
         code = local.work(plan, arguments)
     elif selected:
         code = local.launch_cells(plan, selected, at_once, gpus, before, arguments)
+    plan.store.clear_leases()
     rows = rebuild(plan.store)
     written = ", ".join(["leaderboard.csv", "summary.csv", *_draw(plan.store, rows)])
     selection = [row for row in rows if row["cell"] in plan.cells]
@@ -229,6 +230,8 @@ def _submit(arguments: argparse.Namespace, tokens: Tokens, only_states: tuple[st
     site = submission.read_config(discover(arguments.plugin), tokens.overrides)
     plan = _plan(arguments, tokens, slurm.node(site), preset="paper")
     check_writable(plan.store.results)
+    if not arguments.dry_run:
+        plan.store.clear_leases()
     selected, options = to_run(plan.states, only_states), local.worker_options(arguments)
     return submission.submit(plan, selected, site, options, arguments.dry_run)
 

@@ -186,8 +186,22 @@ def _break_abandoned(path: Path) -> None:
         with suppress(FileExistsError):
             os.link(aside, path)
     elif SEP in claim:
+        if _read_note(path, claim):
+            _note_path(path).unlink(missing_ok=True)
         path.with_name(Path(claim).name).unlink(missing_ok=True)
     aside.unlink()
+
+
+def clear(folder: Path) -> None:
+    """Remove whatever the dead have left in a folder of leases: also of cells that were done, which nobody takes again.
+
+    Raises:
+        Unwritable: if the file system is read-only.
+    """
+    with unwritable_explained(folder):
+        for path in sorted(folder.glob("*.lock")):
+            _break_abandoned(path)
+        _sweep_claims(folder)
 
 
 def _sweep_claims(folder: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmark.files import flush, json_text, read_json, replacing, sweep, unwritable_explained, write_json
-from benchmark.leases import Holder, Lease, LeaseLost, holder
+from benchmark.leases import Holder, Lease, LeaseLost, clear, holder
 
 POLL_EVERY = 0.5  # seconds between two looks at an artefact that somebody else builds
 REPEAT_EVERY = 60.0  # seconds between two lines that say for whom we wait
@@ -167,6 +167,10 @@ class Store:
         shutil.rmtree(cell.checkpoints, ignore_errors=True)
         for path in (cell.curve, cell.progress):
             path.unlink(missing_ok=True)
+
+    def clear_leases(self) -> None:
+        """Remove leases of processes that were killed, which nobody would ask for again."""
+        clear(self.results / "leases")
 
     def _cell_lease_path(self, cell_id: str) -> Path:
         return self.results / "leases" / f"cell-{cell_id}.lock"

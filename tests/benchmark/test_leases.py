@@ -48,6 +48,29 @@ def test_a_dead_holder_is_known_at_once(store: Store, python: Callable[[str], su
     lease.release()
 
 
+def test_leases_of_the_dead_are_cleared_and_those_of_the_living_are_not(
+    store: Store, python: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    """A worker may be killed between its cell's record and its lease, which nobody takes again."""
+    other = python(
+        "import time\nfrom benchmark.store import Store\n"
+        f"leases = [Store({str(store.results)!r}).cell_lease(name) for name in ('one', 'two')]\n"
+        "print('ready', flush=True)\ntime.sleep(60)"
+    )
+    wait_for_line(other, "ready")
+    mine = store.cell_lease("mine")
+    assert mine is not None
+    store.clear_leases()
+    assert all(store.cell_lease(name) is None for name in ("one", "two", "mine"))
+    other.kill()
+    other.wait()
+    store.clear_leases()
+    assert {path.name.partition(".")[0] for path in (store.results / "leases").iterdir()} == {"cell-mine"}
+    mine.refresh(now=True)
+    mine.release()
+    assert list((store.results / "leases").iterdir()) == []
+
+
 def test_a_process_id_that_was_given_away_again_is_a_dead_holder(store: Store) -> None:
     lease = store.cell_lease("cell")
     assert lease is not None

@@ -20,7 +20,8 @@ from tests.soak.commands import disk_named
 from tests.soak.tally import Tally
 from tests.suite import running
 
-LITTER = (".tmp*", "*.tmp", "*.partial", ".writable-*", "*.lock*")  # files being written, builds, locks and claims
+LITTER = (".tmp*", "*.tmp", "*.partial", ".writable-*", "leases/*")  # files being written, builds; locks, claims, notes
+LOG = 5000  # characters of a log that are told where a failure has no explanation
 BLOWS = {  # reasons for which a cell may have been given up, besides the disk
     "ended by signals": r"^ended by signal \d+",
     "ended by a signal with its disk full": r"^ended by signal 7\b",
@@ -66,7 +67,9 @@ def _check_records(cell: Path, tally: Tally) -> None:
         earlier = json.loads(path.read_text())
         why = explained(str(earlier["reason"]), tally)
         if earlier["state"] != "failed" or not why:
-            tally.wrong.append(f"{cell.name} was done twice: {earlier['state']} before ({earlier['reason']})")
+            log = (cell / "log.txt").read_text(errors="replace") if (cell / "log.txt").exists() else ""
+            before = f"{earlier['state']} before ({earlier['reason']})"
+            tally.wrong.append(f"{cell.name} was done twice: {before}; its log ends with: {log[-LOG:]}")
         tally.reasons[why or "unexplained"] += 1
 
 

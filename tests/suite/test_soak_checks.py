@@ -49,6 +49,8 @@ def test_what_is_lost_double_or_left_over_is_told(tmp_path: Path) -> None:
         (cell / "record.json").write_text(json.dumps({"state": "ok", "reason": ""}))
     (tmp_path / "cells" / "one" / "record.1.json").write_text(json.dumps({"state": "ok", "reason": ""}))
     (tmp_path / "cells" / "two" / ".tmp-0-curve.csv").write_text("half")
+    (tmp_path / "leases").mkdir()
+    (tmp_path / "leases" / "cell-two.json").write_text(json.dumps({"pid": 1}))
     (tmp_path / "leaderboard.csv").write_text("cell\none\none\n")
     tally = Tally("jobs")
     check.whole_table(tmp_path, tally)
@@ -59,9 +61,10 @@ def test_what_is_lost_double_or_left_over_is_told(tmp_path: Path) -> None:
         "2 have a folder and 2 a row",
         "one was done twice",
         ".tmp-0-curve.csv is left over",
+        "leases/cell-two.json is left over",
     )
-    assert [sum(what in wrong for wrong in tally.wrong) for what in told] == [1] * 5, tally.wrong
-    assert "| lost, double, damaged or different | 5 |" in table([tally])
+    assert [sum(what in wrong for wrong in tally.wrong) for what in told] == [1] * 6, tally.wrong
+    assert "| lost, double, damaged or different | 6 |" in table([tally])
 
 
 def test_other_numbers_are_told(tmp_path: Path) -> None:
