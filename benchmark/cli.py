@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     if "SLURM_JOB_ID" in os.environ and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGUSR1, _cut_off)  # the warning may come before anything has begun
+        signal.signal(signal.SIGUSR1, _end_now)  # the warning may come before anything has begun
     try:
         arguments, tokens = _parse(parser, argv)
         from benchmark import commands
@@ -224,8 +224,8 @@ def _unwritable() -> int:
     return IO_ERROR if PIPE in os.environ else NOT_OK
 
 
-def _cut_off(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(CUT_OFF)
+def _end_now(signum: int, frame: FrameType | None) -> None:
+    os._exit(CUT_OFF)  # nothing is held yet; an exception would leave a library half imported, and who knows what then
 
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, Tokens]:

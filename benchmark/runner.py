@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 import traceback
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from benchmark.leases import LeaseLost
 from benchmark.ranks import Place
 from benchmark.registry import Registry
 from benchmark.samplers import samplers
+from benchmark.signals import leaving
 from benchmark.states import FAILED, OK, SUSPICIOUS
 from benchmark.store import POLL_EVERY, Record, Store
 from benchmark.workers import CUT_OFF, NOT_OK, ended_meanwhile
@@ -44,7 +46,7 @@ def run_cell(cell: Cell, store: Store, registry: Registry, options: argparse.Nam
     lease = store.cell_lease(cell.id)
     if lease is None:
         return CUT_OFF
-    with lease, lease.kept():
+    with lease, lease.kept(), leaving(signal.SIGUSR1, CUT_OFF):
         ended = ended_meanwhile(store, cell.id)
         if ended is not None:
             return ended

@@ -50,3 +50,18 @@ def heard(numbers: Iterable[signal.Signals], hear: Callable[[], None]) -> Iterat
         for number in minded:
             signal.signal(number, handle)
         yield
+
+
+@contextmanager
+def leaving(number: signal.Signals, code: int) -> Iterator[None]:
+    """While something is held: a signal that has a handler ends the block by SystemExit, so that it is given back."""
+    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(number)):
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(code)
+
+    with handlers_restored([number]):
+        signal.signal(number, leave)
+        yield
