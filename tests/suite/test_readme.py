@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.suite import running
 
 README = (running.ROOT / "README.md").read_text()
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "results/**/*.md")
 
 
 def test_the_architecture_of_the_readme_lands_on_the_leaderboard(tmp_path: Path) -> None:
@@ -34,3 +35,17 @@ def test_the_first_commands_are_those_of_the_continuous_integration() -> None:
     checks = (running.ROOT / ".ci" / "run").read_text()
     assert "pytest" in tests and "pytest" in checks
     assert ".[test]" in tests and ".[test]" in checks
+
+
+def test_links_lead_somewhere() -> None:
+    pages = [page for pattern in PAGES for page in running.ROOT.glob(pattern)]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)\)", page.read_text())]
+    names = [
+        (page, name)
+        for page in pages
+        for name in re.findall(r"`((?:docs|results/reference)/[\w./-]+\.\w+)`", page.read_text())
+    ]
+    assert len(pages) >= 8 and len(links) > 9 and len(names) > 5
+    lost = [f"{page.name}: {link}" for page, link in links if "://" not in link and not (page.parent / link).exists()]
+    lost += [f"{page.name}: {name}" for page, name in names if not (running.ROOT / name).exists()]
+    assert not lost
