@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -21,8 +21,8 @@ from benchmark.store import Store
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(not BROWSER, reason="there is no Chromium here (Debian: apt-get install chromium)")
 
-# Runs in the page: sorts its leaderboard by seed twice, scrolls a table to its end, opens every picture, and leaves what it
-# found in the document.
+# Runs in the page: sorts its leaderboard by seed twice, scrolls a table to its end, opens every picture, and says on the
+# console what it found.
 PROBE = """<script>
 addEventListener("load", async () => {
   const pictures = [...document.images];
@@ -39,16 +39,15 @@ addEventListener("load", async () => {
   const edge = () => scrolled.querySelector("tbody th").getBoundingClientRect().left;
   const before = edge();
   scrolled.scrollLeft = scrolled.scrollWidth;
-  const outcome = document.body.appendChild(document.createElement("pre"));
-  outcome.id = "outcome";
-  outcome.textContent = JSON.stringify({
+  const outcome = {
     orders: [press(), press()],
     hidden: [...table.querySelectorAll(".more")].filter((cell) => cell.offsetParent).length,
     pictures: pictures.map((picture) => picture.naturalWidth),
     requested: performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => !name.startsWith("data:")),
     scrolled: [scrolled.scrollLeft, edge() - before],
     wide: document.documentElement.scrollWidth - innerWidth,
-  });
+  };
+  console.log("outcome " + JSON.stringify(outcome));
 });
 </script></body>"""
 
@@ -67,16 +66,24 @@ def page(tmp_path_factory) -> Path:
 
 
 def look(page: Path, width: int, tmp_path: Path) -> tuple[dict[str, Any], str]:
-    """What the probe finds in a window so wide, in pixels, and what the browser writes."""
+    """What the probe finds in a window so wide, in pixels, and what the browser writes before. It may take its time: the
+    browser is ended when the probe has spoken, not after so many seconds."""
     probed = tmp_path / "probed.html"
     probed.write_text(page.read_text().replace("</body>", PROBE))
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=20000")
-    options += (f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--dump-dom")
-    command = [str(BROWSER), *options, probed.as_uri()]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    found = re.search(r'<pre id="outcome">(.*?)</pre>', run.stdout, flags=re.DOTALL)
-    assert found, run.stderr
-    return json.loads(html.unescape(found[1])), run.stderr
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--remote-debugging-port=0")
+    options += (f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900")
+    said = ""
+    with subprocess.Popen([str(BROWSER), *options, probed.as_uri()], stderr=subprocess.PIPE, text=True) as browser:
+        too_long = Timer(240, browser.kill)
+        too_long.start()
+        assert browser.stderr
+        for line in browser.stderr:
+            if found := re.search(r'"outcome (\{.*\})", source', line):
+                too_long.cancel()
+                browser.terminate()
+                return json.loads(found[1]), said
+            said += line
+    raise AssertionError(f"The probe said nothing in 240 s: {said}")
 
 
 @pytest.mark.parametrize("width", [1400, 500])  # the narrowest window that Chromium opens without a phone's emulation
