@@ -15,6 +15,7 @@ import psutil
 from tests.soak.tally import Tally
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGUSR1", "SIGSTOP")  # the last is followed by SIGCONT
+WAIT = 5.0  # seconds for somebody to hit: between two tasks of a queue there may be nobody
 
 
 def launchers(results: Path) -> list[psutil.Process]:
@@ -30,13 +31,14 @@ def workers(results: Path) -> list[psutil.Process]:
 
 def hit(results: Path, fate: random.Random, tally: Tally, top: str) -> None:
     """One blow to a worker, or now and then to a launcher, which is called `top`."""
-    above, below, cells = launchers(results), workers(results), dict(_holders(results))
+    deadline = time.monotonic() + WAIT
+    while not (above := launchers(results)):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.2)
+    below, cells = workers(results), dict(_holders(results))
     busy = [each for each in below if each.pid in cells]
-    victims = next(
-        filter(None, (busy, below, above) if fate.random() < 0.6 else (fate.choice((below, above)), above)), []
-    )
-    if not victims:
-        return
+    victims = next(filter(None, (busy, below, above) if fate.random() < 0.6 else (fate.choice((below, above)), above)))
     victim, blow = fate.choice(victims), fate.choice(SIGNALS)
     cell = cells.get(victim.pid)
     kind = top if victims is above else "a worker" if cell else "a worker that has no cell yet"
