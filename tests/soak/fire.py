@@ -17,7 +17,7 @@ BLOWS = (
 ENOUGH = 4  # blows that fall before the time is up; a machine with other work to do is given longer
 REQUEUES = 2  # of a deck, where there is a queue
 PACE = 0.7, 10.0  # seconds between two blows on average, at least and at most
-HASTE = 2.0  # at most until enough have fallen, or a few cells on a fast machine would end before
+HASTE = 1.2  # at most until enough have fallen, or a few cells on a fast machine would end before
 PHASE = 2.0, 6.0  # seconds for which a disk is full or read-only
 SLACK = 0, 2**14, 2**18  # bytes that a full disk has left: what does not fit stops at another place
 
