@@ -1,7 +1,7 @@
 """What cells share: images, tokenizer, judges, latents, ceilings. Each is built once, by whichever cell comes first.
 
-An artefact is a pure function of the parts of the config that its key hashes (``cell.py``); the store builds it aside
-and renames it into place. Here stands how each is made and read.
+An artefact is a pure function of what its key hashes, parts of the config (``cell.py``) and the sources that make it
+(``fingerprints.py``); the store builds it aside and renames it into place. Here stands how each is made and read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import Tensor
 from architectures.tokenizers.base import Tokenizer, psnr
 from benchmark.cell import Cell
 from benchmark.config import instantiate
-from benchmark.files import write_json
+from benchmark.files import read_json, write_json
+from benchmark.fingerprints import artefact_key
 from benchmark.fit import Watch, fit
 from benchmark.registry import Registry
 from benchmark.store import Request, Store
@@ -35,6 +36,7 @@ from probes.steps import step_shares
 from probes.strict_features import StrictFeatures, make_strict
 
 ENCODE_BATCH = 512
+LEARNED_FROM = ("data", "tokenizer", "latents")
 WAITING = "waiting for the tokenizer"  # where another cell trains it, for minutes
 Report = Callable[..., None]
 
@@ -42,10 +44,27 @@ Report = Callable[..., None]
 class Artefacts:
     """The artefacts of one cell, built where they are missing and opened when they are asked for."""
 
-    def __init__(self, cell: Cell, store: Store, registry: Registry, report: Report = lambda **_: None) -> None:
+    def __init__(
+        self, cell: Cell, store: Store, registry: Registry, report: Report = lambda **_: None, began_as: str = ""
+    ) -> None:
+        """`began_as` is the id under which it was trained, where its config was changed since to sample otherwise."""
         self.cell, self.store, self.registry, self.report = cell, store, registry, report
+        self._paths = store.cell(began_as or cell.id)
         self.config = cell.config
         self.device = torch.device(self.config["trainer"]["device"])
+
+    def key(self, kind: str) -> str:
+        """Of an artefact: the one that the cell began with, as long as it is there, else by its config and its sources."""
+        key = self._begun_with.get(kind, "")
+        return key if self.store.artefact(kind, key or "none") else artefact_key(kind, self.cell, self.registry)
+
+    @cached_property
+    def _begun_with(self) -> dict[str, str]:
+        return read_json(self._paths.artefacts) or {}
+
+    def keep(self) -> None:
+        """Note what the model learns from: a run that goes on, or is evaluated again, has no other, whatever the sources."""
+        write_json(self._paths.artefacts, {kind: self.key(kind) for kind in LEARNED_FROM})
 
     def part(self, kind: str) -> tuple[Any, Any]:
         """The class that the cell selects of a kind, and its config."""
@@ -67,7 +86,7 @@ class Artefacts:
         def build(folder: Path) -> None:
             cls(config, seed, folder).generate(folder, lambda share: self.report(phase="drawing images", share=share))
 
-        return cls(config, seed, self.store.build("data", self.cell.data_key, build, f"images of {self.cell.dataset}"))
+        return cls(config, seed, self.store.build("data", self.key("data"), build, f"images of {self.cell.dataset}"))
 
     # Tokenizer and judges do not need each other: two cells that start together build one each --------------------------
 
@@ -126,7 +145,7 @@ class Artefacts:
             self.probe.cpu()
             self.report(phase=WAITING)
 
-        return Request("strict", self.cell.strict_key, build, f"strict judge of {self.cell.dataset}")
+        return Request("strict", self.key("strict"), build, f"strict judge of {self.cell.dataset}")
 
     def _fresh_tokenizer(self) -> Tokenizer:
         cls, config = self.part("tokenizer")
@@ -160,7 +179,7 @@ class Artefacts:
             )
             save_file(module.state_dict(), folder / "weights.safetensors")
 
-        return Request("tokenizer", self.cell.tokenizer_key, build, f"{self.cell.tokenizer} of {self.cell.dataset}")
+        return Request("tokenizer", self.key("tokenizer"), build, f"{self.cell.tokenizer} of {self.cell.dataset}")
 
     def _probe_request(self) -> Request:
         def build(folder: Path) -> None:
@@ -172,7 +191,7 @@ class Artefacts:
             probe.save(folder / "weights.safetensors")
             self.report(phase=WAITING)
 
-        return Request("probe", self.cell.probe_key, build, f"linear probe of {self.cell.dataset}")
+        return Request("probe", self.key("probe"), build, f"linear probe of {self.cell.dataset}")
 
     # Latents: a file with training compositions and nothing else ---------------------------------------------------------
 
@@ -186,7 +205,7 @@ class Artefacts:
                 self.encode(images).save(folder / f"{name}.safetensors")
 
         note = f"{self.cell.tokenizer} latents of {','.join(self.train_compositions)}"
-        folder = self.store.build("latents", self.cell.latents_key, build, note)
+        folder = self.store.build("latents", self.key("latents"), build, note)
         return {name: LatentSet.load(folder / f"{name}.safetensors") for name in ("train", "validation")}
 
     def encode(self, images: ImageSet) -> LatentSet:
@@ -212,7 +231,7 @@ class Artefacts:
             self.report(phase="measuring ceilings")
             write_json(folder / "ceiling.json", self._measure_ceiling())
 
-        folder = self.store.build("ceiling", self.cell.ceiling_key, build, f"ceilings of {self.cell.tokenizer}")
+        folder = self.store.build("ceiling", self.key("ceiling"), build, f"ceilings of {self.cell.tokenizer}")
         return json.loads((folder / "ceiling.json").read_text())
 
     def _measure_ceiling(self) -> dict[str, Any]:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmark import ROOT
 from benchmark.config import ConfigError, hashed_part, read_yaml, stable_hash
 from benchmark.files import write_text
-from benchmark.registry import Registry
-from benchmark.sources import ROOMS, find_module, source
 
 ARTEFACT_DIGITS = 16
-# Of `benchmark`: config in, numbers out.
-USED_BY_EVERY_CELL = ("runner", "artefacts", "models", "samplers", "fit", "evaluate", "intervals")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +96,8 @@ class Cell:
             **seeds,
         }
 
-    # Artefacts: each key is a hash of exactly the parts of the config that can change the artefact.
+    # Artefacts: each key is a hash of exactly the parts of the config that can change the artefact (the sources that
+    # make it join in `fingerprints.py`).
 
     @cached_property
     def data_key(self) -> str:
@@ -133,10 +128,9 @@ class Cell:
         return stable_hash(parts, ARTEFACT_DIGITS)
 
     @property
-    def artefact_keys(self) -> tuple[tuple[str, str], ...]:
-        """Kind and key of everything that it shares with other cells."""
-        kinds = ("data", "tokenizer", "latents", "probe", "ceiling")
-        return tuple((kind, getattr(self, f"{kind}_key")) for kind in kinds)
+    def shared_parts(self) -> tuple[str, ...]:
+        """Cells in which these are the same share their artefacts."""
+        return self.data_key, self.tokenizer_key, self.latents_key, self.probe_key, self.ceiling_key
 
     def _data(self) -> dict[str, Any]:
         return {"dataset": hashed_part(self.config)["dataset"], "seed": self.seed_of("data")}
@@ -179,34 +173,3 @@ class Cell:
         if cell.id != path.parent.name:
             raise ConfigError(f"{path} was changed: it describes {cell.id}. Undo that, or run with KEY=VALUE instead")
         return cell
-
-    def fingerprint(self, registry: Registry) -> str:
-        """Hash of the sources that can change the result: of the cell's own modules and all they import from our rooms.
-
-        Another fingerprint than the one in a record makes that record stale.
-        """
-        kinds = ("dataset", "tokenizer", "architecture")
-        own = [registry.entry(kind, self.config[kind]["name"]).path for kind in kinds]
-        shared = [path for name in USED_BY_EVERY_CELL if (path := find_module(f"benchmark.{name}"))]
-        digest = hashlib.sha256()
-        for path in sorted({*_closure(own), *shared, *sorted((ROOT / "probes").glob("*.py"))}):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-        return digest.hexdigest()[:ARTEFACT_DIGITS]
-
-
-def _closure(paths: Iterable[Path]) -> set[Path]:
-    """Files and what they import from our rooms, and so on; `benchmark` is never imported by another room."""
-    found: set[Path] = set()
-    waiting = list(paths)
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting.extend(source(path, _module_name(path)).imported_files)
-    return found
-
-
-def _module_name(path: Path) -> str:
-    if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ROOMS:
-        return ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    return f"plugin:{path}"

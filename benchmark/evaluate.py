@@ -190,7 +190,7 @@ def evaluate_again(cell: Cell, config: Mapping[str, Any], store: Store, registry
     if lease is None:
         raise ConfigError(f"{cell.id} is being worked on; wait for it to end")
     with lease, lease.kept():
-        artefacts = Artefacts(dataclasses.replace(cell, config=config), store, registry)
+        artefacts = Artefacts(dataclasses.replace(cell, config=config), store, registry, began_as=cell.id)
         model = build_model(artefacts)
         compile_networks(artefacts, model)  # as when it was trained: the same bits
         if model.ema is None:

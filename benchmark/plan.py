@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from benchmark import fingerprints
 from benchmark.cell import Cell
 from benchmark.composer import Composer, LeftOut
 from benchmark.config import NAMED, ConfigError, Override
@@ -46,7 +47,7 @@ class Plan:
     def _fingerprint(self, cell: Cell) -> str | None:
         """None, which finds nothing stale, where the cell's sources are not at hand: a plug-in's, without --plugin."""
         try:
-            return cell.fingerprint(self.registry)
+            return fingerprints.of_cell(cell, self.registry)
         except ConfigError:
             return None
 
@@ -110,7 +111,7 @@ class Plan:
             "state": FAILED,
             "reason": reason,
             "setting": cell.setting,
-            "fingerprint": cell.fingerprint(self.registry),
+            "fingerprint": fingerprints.of_cell(cell, self.registry),
             "row": cell.row(),
             "config": dict(cell.config),
         }

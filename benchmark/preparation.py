@@ -74,7 +74,7 @@ def prepare_cell(cell: Cell, store: Store, registry: Registry) -> int:
         reason = f"what it shares with other cells could not be made: {reason_of(error)}"
         for name in store.cell_ids():
             other = Cell.read(store.cell(name).config)
-            if other.artefact_keys == cell.artefact_keys and not store.record_count(name):
+            if other.shared_parts == cell.shared_parts and not store.record_count(name):
                 store.write_record(name, CellRun(other, store, registry, lambda: None).failure(reason))
         return NOT_OK
     return ENDED_OK

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from architectures.base import GenerativeModel
-from benchmark import evaluate, models, ranks
+from benchmark import evaluate, fingerprints, models, ranks
 from benchmark.artefacts import Artefacts
 from benchmark.cell import Cell
 from benchmark.files import read_json, write_json
+from benchmark.fingerprints import KINDS
 from benchmark.fit import LAST, KeepAverages, Preempted, Watch, fit, log_spaced, quiet_threads
 from benchmark.hardware import costs, hardware, peak_memory_mb, revision
 from benchmark.intervals import intervals
@@ -116,6 +117,7 @@ class CellRun:
         quiet_threads(self.trainer["threads"])
         self.report(phase="preparing")
         self.artefacts.prepare()
+        self.artefacts.keep()
         started = time.monotonic()
         model = models.build_model(self.artefacts)
         batch, drawn_from = models.training_batches(self.artefacts).batch(0), models.curve_model(self.artefacts, model)
@@ -146,7 +148,7 @@ class CellRun:
     def take_part(self) -> None:
         """As another rank than the first: train, once what rank 0 builds is there."""
         quiet_threads(self.trainer["threads"])
-        while not all(self.store.artefact(*key) for key in self.cell.artefact_keys):
+        while not all(self.store.artefact(kind, self.artefacts.key(kind)) for kind in KINDS):
             time.sleep(POLL_EVERY)
         self.train(models.build_model(self.artefacts))
 
@@ -232,7 +234,7 @@ class CellRun:
             "intervals": self.intervals(row) if model else {},
             "samplers": samplers(self.cell.config),
             "config": dict(self.cell.config),
-            "fingerprint": self.cell.fingerprint(self.registry),
+            "fingerprint": fingerprints.of_cell(self.cell, self.registry),
             "weights_sha256": model.ema.sha256() if model and model.ema else None,
             "judges": {judge.name: getattr(judge, "version", None) for judge in judges},
             "data": self.artefacts.data.origin if model else {},

@@ -50,6 +50,7 @@ class CellPaths:
         self.rejected = folder / "rejected.png"
         self.log = folder / "log.txt"
         self.progress = folder / "progress.json"
+        self.artefacts = folder / "artefacts.json"
         self.checkpoints = folder / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.evaluations = folder / "evaluations"
@@ -165,7 +166,7 @@ class Store:
         """Forget everything from which a cell could be resumed; records and log stay."""
         cell = self.cell(cell_id)
         shutil.rmtree(cell.checkpoints, ignore_errors=True)
-        for path in (cell.curve, cell.progress):
+        for path in (cell.curve, cell.progress, cell.artefacts):
             path.unlink(missing_ok=True)
 
     def clear_leases(self) -> None:

@@ -9,6 +9,7 @@ from benchmark import slurm
 from benchmark.cell import Cell
 from benchmark.config import CONFIGS, Layer, Override, instantiate, read_yaml
 from benchmark.files import read_json, write_json
+from benchmark.fingerprints import artefact_keys
 from benchmark.launch import MAX_STRIKES
 from benchmark.plan import Plan
 from benchmark.registry import Registry
@@ -37,7 +38,7 @@ def submit(plan: Plan, selected: Sequence[str], config: slurm.SlurmConfig, optio
     print(*plan.notes, *plan.heading(list(chosen), config.max_running), told, sep="\n", flush=True)
     folder = slurm.new_folder(plan.store.results)
     size = slurm.MAX_ARRAY_SIZE if dry or not chosen else slurm.max_array_size()
-    jobs = slurm.make_jobs(folder, groups_of(chosen, plan.store), plan.store, config, options, size)
+    jobs = slurm.make_jobs(folder, groups_of(chosen, plan.store, plan.registry), plan.store, config, options, size)
     if dry:
         for job in jobs:
             print(f"\n# {folder}/{job.name}.sh: {len(job.cells)} tasks, after {job.after or 'nothing'}\n{job.text}")
@@ -50,15 +51,19 @@ def submit(plan: Plan, selected: Sequence[str], config: slurm.SlurmConfig, optio
     return 0
 
 
-def groups_of(cells: Mapping[str, Cell], store: Store) -> list[slurm.Group]:
+def groups_of(cells: Mapping[str, Cell], store: Store, registry: Registry) -> list[slurm.Group]:
     """Cells by the artefacts that they share, which may still have to be built, and by their devices."""
     groups: dict[tuple[Any, ...], list[str]] = {}
     for name, cell in cells.items():
-        groups.setdefault((cell.artefact_keys, cell.devices, cell.nodes), []).append(name)
+        groups.setdefault((cell.shared_parts, cell.devices, cell.nodes), []).append(name)
     return [
-        slurm.Group(tuple(names), not all(store.artefact(*key) for key in keys), devices, nodes)
-        for (keys, devices, nodes), names in groups.items()
+        slurm.Group(tuple(names), not _all_built(cells[names[0]], store, registry), devices, nodes)
+        for (_, devices, nodes), names in groups.items()
     ]
+
+
+def _all_built(cell: Cell, store: Store, registry: Registry) -> bool:
+    return all(store.artefact(*key) for key in artefact_keys(cell, registry))
 
 
 def given_up(plan: Plan, name: str) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from benchmark import ROOT, commands, launch
-from benchmark.cell import Cell
 from benchmark.cli import build_parser, main, split_tokens
 from benchmark.config import Override
 
@@ -166,7 +165,7 @@ def launched(monkeypatch, results):
         return 1 if any("-givt-" in name for name in cell_ids) else 0
 
     monkeypatch.setattr(launch, "run_cells", run_cells)
-    monkeypatch.setattr(Cell, "fingerprint", lambda self, registry: "today's")
+    monkeypatch.setattr("benchmark.fingerprints.of_cell", lambda cell, registry: "today's")
     return asked
 
 

@@ -9,11 +9,11 @@ from benchmark.cell import Cell
 from benchmark.composer import Composer, LeftOut, evaluation_config
 from benchmark.config import ConfigError, Override
 from benchmark.estimate import Estimate, Estimator, disk_bytes, total_minutes
+from benchmark.fingerprints import of_cell
 from benchmark.grid import Choice, choices, load_grid, parse_only
 from benchmark.machine import Machine
 from benchmark.plan import plan_grid
 from benchmark.registry import discover
-from benchmark.sources import source
 from benchmark.store import Store
 
 CPU = Machine("cpu", 0, 2, bf16=True)
@@ -194,27 +194,6 @@ def test_a_config_changed_by_hand_is_refused(tmp_path):
         Cell.read(path)
 
 
-def test_the_fingerprint_follows_the_sources_that_a_cell_uses(tmp_path):
-    registry = discover()
-    prints = {name: cell(architecture=name).fingerprint(registry) for name in LADDER}
-    assert len(set(prints.values())) == len(LADDER)  # each has a file of its own
-    assert prints["dit"] == cell(seed=1).fingerprint(discover())
-    plugin = tmp_path / "toy.py"
-    text = (registry.entry("architecture", "dit").path).read_text().replace('"dit"', '"toy"')
-    found = []
-    for version in (text, text + "\n# changed\n"):
-        plugin.write_text(version)
-        source.cache_clear()
-        found.append(cell_of_plugin(plugin))
-    assert found[0] != found[1]
-
-
-def cell_of_plugin(plugin) -> str:
-    registry = discover([plugin])
-    plugged = Composer(registry, CPU, load_grid("all"), "smoke")
-    return Cell(plugged.resolve(Choice("shapes2d", "toy", "vq", "full", 0))).fingerprint(registry)
-
-
 # Estimates -----------------------------------------------------------------------------------------
 
 
@@ -290,7 +269,7 @@ def test_what_a_dataset_finds_out_is_settled_before_it_is_hashed_and_labels_are_
     full, quantized = resolve("full"), resolve("quantized")
     assert full.id == quantized.id and full.id.startswith("labelled-here-dit-vq-labels-s0-")
     assert full.dataset == "labelled-here" and full.config["dataset"]["source"] == "here"
-    assert full.fingerprint(registry)  # found by its name, not by its label
+    assert of_cell(full, registry)  # found by its name, not by its label
     assert resolve("full", "dataset.labelled.source=here").id.startswith("labelled-dit")
     with pytest.raises(ConfigError, match="source=nowhere: use here"):
         resolve("full", "dataset.labelled.source=nowhere")
