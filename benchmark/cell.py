@@ -165,11 +165,18 @@ class Cell:
         """The cell whose config was written there.
 
         Raises:
-            ConfigError: if there is none, or it was changed by hand: its id is no longer the folder's name.
+            ConfigError: if there is none, it is no cell's, or it was changed by hand: its id is no longer the folder's name.
         """
-        if not path.is_file():
+        if not path.parent.is_dir():
             raise ConfigError(f"There is no cell {path.parent.name} in {path.parent.parent}; `status` lists them")
+        if not path.is_file():
+            raise ConfigError(f"{path} is gone: the command that selects this cell writes it again")
         cell = Cell(read_yaml(path))
-        if cell.id != path.parent.name:
-            raise ConfigError(f"{path} was changed: it describes {cell.id}. Undo that, or run with KEY=VALUE instead")
+        try:
+            described = cell.id
+        except (KeyError, TypeError, AttributeError) as error:
+            remedy = "remove it, and the command that selects this cell writes it again"
+            raise ConfigError(f"{path} is no config of a cell: {remedy}") from error
+        if described != path.parent.name:
+            raise ConfigError(f"{path} was changed: it describes {described}. Undo that, or run with KEY=VALUE instead")
         return cell

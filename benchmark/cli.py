@@ -164,7 +164,9 @@ def _add_speed(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_command(commands: argparse._SubParsersAction, name: str, help_text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".", allow_abbrev=False)
+    parser = commands.add_parser(
+        name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", allow_abbrev=False
+    )
     if name != "speed":
         parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: ./results")
     if name not in ("leaderboard", "cancel"):
@@ -195,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGUSR1, _end_now)  # the warning may come before anything has begun
     try:
         arguments, tokens = _parse(parser, argv)
+        _check_results(getattr(arguments, "results", Path()))
         from benchmark import commands
 
         with unwritable_explained(getattr(arguments, "results", Path.cwd())):
@@ -210,6 +213,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `plan | head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (so that the interpreter's last flush does not fail too)
         return 0
+
+
+def _check_results(results: Path) -> None:
+    """Raises ConfigError for what can hold no results and never will."""
+    if results.exists() and not results.is_dir():
+        raise ConfigError(f"--results {results} is a file: name a folder")
+    if results.is_dir() and not os.access(results, os.R_OK | os.X_OK):
+        raise ConfigError(f"--results {results} cannot be read: change its permissions, or name another folder")
 
 
 def _complain(sentence: str) -> None:

@@ -10,18 +10,19 @@ from benchmark import local, slurm, submission, workers
 from benchmark.cell import Cell
 from benchmark.cli import Tokens
 from benchmark.composer import Composer, evaluation_config
-from benchmark.config import ConfigError, nearest
+from benchmark.config import ConfigError, check_name, nearest
 from benchmark.files import write_text
 from benchmark.grid import load_grid
 from benchmark.leaderboard import SHOWN, columns, rebuild
 from benchmark.machine import Machine, this_machine
-from benchmark.plan import Plan, check_out, check_writable, duration, plan_cells, plan_grid, plan_stored
+from benchmark.plan import Plan, check_out, check_there, check_writable, duration, plan_cells, plan_grid, plan_stored
 from benchmark.registry import discover
 from benchmark.states import OK, STATES, summary, to_run
 from benchmark.store import Store
 from benchmark.tables import FORMS, Row, read_csv, render, short, to_csv
 
 DEFAULT_GRID = "all"
+MOST_SEEDS = 1000  # of a setting; a typing error may ask for more, nobody else does
 
 
 def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
@@ -66,7 +67,7 @@ def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """A table of every cell with state, minutes and basis; totals; nothing is started or written."""
     only_states = _only_states(arguments)
     plan = _plan(arguments, tokens)
-    rows = plan.rows()
+    rows = [row for row in plan.rows() if not only_states or row["state"] in only_states]
     if arguments.format:
         _say(render(rows, ("cell", "state", "minutes", "basis"), _form(arguments.format)))
         return 0
@@ -99,6 +100,7 @@ def status(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def leaderboard(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write the tables again from all records, and show the leaderboard."""
+    check_there(arguments.results)
     check_writable(arguments.results)
     form = _form(arguments.format) if arguments.format else ""
     rows = rebuild(Store(arguments.results))
@@ -113,6 +115,7 @@ def leaderboard(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def report(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write the tables again, and the page over them."""
+    check_there(arguments.results)
     check_writable(arguments.results)
     store, registry = Store(arguments.results), discover(arguments.plugin)
     rows = rebuild(store)
@@ -138,6 +141,7 @@ def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
             raise ConfigError(f"There is no table {arguments.table}; --table takes a leaderboard.csv")
         found = evidence.of_table(read_csv(arguments.table))
     else:
+        check_there(arguments.results)
         check_writable(arguments.results)
         found = evidence.of_store(Store(arguments.results))
         out = out or arguments.results / "verdicts.csv"
@@ -152,6 +156,8 @@ def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Sample and judge a finished cell again; the record stays, evaluations/NAME.json is added."""
+    for option in ("cell", "name"):
+        check_name(getattr(arguments, option), f"--{option}")
     store, registry = Store(arguments.results), discover(arguments.plugin)
     cell = Cell.read(store.cell(arguments.cell).config)
     check_writable(store.results)
@@ -167,6 +173,7 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     store, registry = Store(arguments.results), discover(arguments.plugin)
     check_writable(store.results)
     if arguments.cell:
+        check_name(arguments.cell, "--cell")
         cell = Cell.read(store.cell(arguments.cell).config)
         local.fix_threads(cell)
         from benchmark import preparation
@@ -178,7 +185,7 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     local.fix_threads(cell)
     from benchmark import preparation
 
-    if arguments.compare_renderers:
+    if arguments.compare_renderers is not None:
         return preparation.compare_renderers(cell, store, registry, arguments.compare_renderers)
     return preparation.prepare_data(cell, store, registry)
 
@@ -209,13 +216,18 @@ def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def _plan(arguments: argparse.Namespace, tokens: Tokens, machine: Machine | None = None, preset: str = "auto") -> Plan:
     """What options, filters and overrides select, for this machine or another; `preset` is meant where none is named."""
-    if arguments.seeds is not None and arguments.seeds < 1:
-        raise ConfigError(f"--seeds {arguments.seeds} must be at least 1")
+    if arguments.seeds is not None and not 1 <= arguments.seeds <= MOST_SEEDS:
+        raise ConfigError(f"--seeds {arguments.seeds} must lie between 1 and {MOST_SEEDS}")
+    if arguments.seeds is not None and any(text.startswith("seed=") for text in tokens.only):
+        raise ConfigError("--only seed=... names the seeds and --seeds counts them: leave one of the two out")
     store, registry, machine = Store(arguments.results), discover(arguments.plugin), machine or this_machine()
     described = arguments.preset or tokens.only or tokens.overrides
     if arguments.cell:
-        if described:
-            raise ConfigError("--cell runs what its config.yaml says: leave --preset, --only and KEY=VALUE out")
+        check_name(arguments.cell, "--cell")
+        if described or arguments.seeds is not None:
+            raise ConfigError(
+                "--cell runs what its config.yaml says: leave --preset, --only, --seeds and KEY=VALUE out"
+            )
         return plan_cells(store, registry, machine, [arguments.cell])
     if arguments.command == "status" and not (arguments.grid or described):
         return plan_stored(store, registry, machine)

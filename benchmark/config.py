@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -161,11 +162,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError) as error:
+    except (OSError, YAMLError, UnicodeError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values")
     return {str(key): value for key, value in values.items()}
+
+
+def check_name(name: str, option: str) -> None:
+    """Raises ConfigError unless what an option names can be a file in a folder of ours and nowhere else."""
+    if not re.fullmatch(r"\w[\w.+-]*", name, re.ASCII):
+        raise ConfigError(f"{option} {name!r} is no name: use letters, digits, '.', '-', '+' and '_', a dot not first")
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -178,7 +178,7 @@ def evaluate_again(cell: Cell, config: Mapping[str, Any], store: Store, registry
     """Sample and judge a finished cell with other sampling settings into ``evaluations/NAME.json``; the record stays.
 
     Raises:
-        ConfigError: if the cell has no averaged weights of its last step.
+        ConfigError: if the cell has no averaged weights of its last step, is being worked on, or cannot be sampled like that.
     """
     paths = store.cell(cell.id)
     weights = average_path(paths.checkpoints, cell.config["trainer"]["max_steps"])
@@ -186,12 +186,15 @@ def evaluate_again(cell: Cell, config: Mapping[str, Any], store: Store, registry
         raise ConfigError(
             f"{cell.id} has not finished training; run it first: python -m benchmark run --cell {cell.id}"
         )
-    lease = store.cell_lease(cell.id, blocking=True)
+    lease = store.cell_lease(cell.id)
     if lease is None:
         raise ConfigError(f"{cell.id} is being worked on; wait for it to end")
     with lease, lease.kept():
         artefacts = Artefacts(dataclasses.replace(cell, config=config), store, registry, began_as=cell.id)
-        model = build_model(artefacts)
+        try:
+            model = build_model(artefacts)
+        except ValueError as error:  # a setting of sampling that this model cannot have
+            raise ConfigError(str(error)) from error
         compile_networks(artefacts, model)  # as when it was trained: the same bits
         if model.ema is None:
             raise RuntimeError("the model has no averaged weights")

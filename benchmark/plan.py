@@ -21,8 +21,6 @@ from benchmark.states import FAILED, State, state_of
 from benchmark.store import Record, Store
 from benchmark.tables import Row
 
-COLUMNS = ("cell", "state", "minutes", "basis")
-
 
 @dataclass
 class Plan:
@@ -191,6 +189,12 @@ def plan_stored(store: Store, registry: Registry, machine: Machine) -> Plan:
         except ConfigError as error:
             plan.notes.append(f"left out: {error}")
     return plan
+
+
+def check_there(results: Path) -> None:
+    """Raises ConfigError for a results folder that nobody has made: what only reads must not make one."""
+    if not results.is_dir():
+        raise ConfigError(f"There is no folder {results}: name the one of your runs with --results")
 
 
 def check_writable(folder: Path, option: str = "--results") -> None:

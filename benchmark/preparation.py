@@ -45,6 +45,8 @@ def compare_renderers(cell: Cell, store: Store, registry: Registry, count: int) 
         ConfigError: the dataset has one renderer, or the other one is not installed or failed.
     """
     cls, config = Artefacts(cell, store, registry).part("dataset")
+    if count < 1:
+        raise ConfigError(f"--compare-renderers {count} must be at least 1")
     if not hasattr(cls, "compare_renderers"):
         raise ConfigError(f"{cell.dataset} has one renderer: --compare-renderers is for clevrer_kubric")
     try:
@@ -73,7 +75,10 @@ def prepare_cell(cell: Cell, store: Store, registry: Registry) -> int:
         traceback.print_exc()
         reason = f"what it shares with other cells could not be made: {reason_of(error)}"
         for name in store.cell_ids():
-            other = Cell.read(store.cell(name).config)
+            try:
+                other = Cell.read(store.cell(name).config)
+            except ConfigError:  # damaged: not one that waits for this
+                continue
             if other.shared_parts == cell.shared_parts and not store.record_count(name):
                 store.write_record(name, CellRun(other, store, registry, lambda: None).failure(reason))
         return NOT_OK

@@ -20,6 +20,7 @@ from benchmark.files import flush, json_text, read_json, replacing, sweep, unwri
 from benchmark.leases import Holder, Lease, LeaseLost, clear, holder
 
 POLL_EVERY = 0.5  # seconds between two looks at an artefact that somebody else builds
+AGAIN = "remove it, and `run` makes the cell again"
 REPEAT_EVERY = 60.0  # seconds between two lines that say for whom we wait
 
 Record = dict[str, Any]
@@ -148,13 +149,11 @@ class Store:
         folder = self.results / "cells"
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
-    def cell_lease(self, cell_id: str, blocking: bool = False) -> Lease | None:
-        """The lease on a cell, taken; None if somebody else holds it (`blocking` waits instead)."""
+    def cell_lease(self, cell_id: str) -> Lease | None:
+        """The lease on a cell, taken; None if somebody else holds it."""
         lease = Lease(self._cell_lease_path(cell_id))
-        while not lease.acquire():
-            if not blocking:
-                return None
-            time.sleep(POLL_EVERY)
+        if not lease.acquire():
+            return None
         sweep(self.cell(cell_id).folder)
         return lease
 
@@ -193,7 +192,11 @@ class Store:
         Raises:
             ValueError: if the file is damaged.
         """
-        return read_json(self.cell(cell_id).record)
+        path = self.cell(cell_id).record
+        record = read_json(path)
+        if record is not None and not isinstance(record.get("state"), str):
+            raise ValueError(f"{path} has no 'state': {AGAIN}")
+        return record
 
     def record_count(self, cell_id: str) -> int:
         """How often a cell has ended: tells a record that is new from one that was there before."""
@@ -219,8 +222,12 @@ class Store:
             except ValueError as error:
                 self.say(f"left out: {error}")
                 continue
-            if record is not None:
+            if record is None:
+                continue
+            if isinstance(record.get("row"), dict):
                 yield record
+            else:
+                self.say(f"left out: {self.cell(cell_id).record} has no 'row': {AGAIN}")
 
     # --- progress
 

@@ -90,7 +90,7 @@ def test_only_with_an_equals_sign():
         (["run", "--seeds", "0"], "--seeds 0"),
         (["run", "--only-state", "bad"], "did you mean"),
         (["run", "--cell", "nothing"], "no cell nothing"),
-        (["run", "--cell", "x", "seed=1"], "leave --preset, --only and KEY=VALUE out"),
+        (["run", "--cell", "x", "seed=1"], "leave --preset, --only, --seeds and KEY=VALUE out"),
         (["run", "--preset", "laptop", "dataset.shapes2d.resolution=36"], "36x36"),
         (["plan", "--plugin", "absent.py"], "absent.py"),
         (["plan", "--format", "xls"], "no format 'xls'"),
@@ -254,6 +254,7 @@ def test_evaluate_takes_only_what_can_change_after_training(capsys, results, lau
 
 
 def test_leaderboard_without_records_says_so(capsys, results):
+    results.mkdir()
     assert main(["leaderboard", "--results", str(results)]) == 0
     assert "no records" in capsys.readouterr().out
 

@@ -228,8 +228,8 @@ def test_killed_while_writing_a_record(store: Store, monkeypatch: pytest.MonkeyP
 
 
 def test_a_truncated_record_is_a_line_and_not_the_end(store: Store, lines: list[str]) -> None:
-    store.write_record("good", {"cell": "good"})
-    store.write_record("bad", {"cell": "bad"})
+    store.write_record("good", {"cell": "good", "state": "ok", "row": {}})
+    store.write_record("bad", {"cell": "bad", "state": "ok", "row": {}})
     path = store.cell("bad").record
     path.write_text(path.read_text()[:7])
     assert [record["cell"] for record in store.records()] == ["good"]
