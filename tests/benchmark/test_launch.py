@@ -308,7 +308,7 @@ def test_two_launchers_share_a_grid(store: Store) -> None:
         assert launcher.returncode == 0
     assert sorted(noted(store, "trained.txt")) == cells
     assert [store.record_count(cell_id) for cell_id in cells] == [1] * len(cells)
-    assert [record["cell"] for record in store.records()] == cells
+    assert [store.history(cell_id)[0]["cell"] for cell_id in cells] == cells
 
 
 def test_a_worker_finds_its_threads_and_its_gpu(store: Store) -> None:
