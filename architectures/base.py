@@ -23,6 +23,7 @@ from architectures.diffusion import DiffusionConfig
 from architectures.masking import MaskingConfig, SamplingConfig
 from architectures.transformer import Trunk, TrunkConfig
 from datasets.factors import FactorSpace
+from datasets.ranges import ABOVE_0, BELOW_1, check_ranges
 
 ARCHITECTURES: dict[str, type[GenerativeModel]] = {}
 Model = TypeVar("Model", bound="type[GenerativeModel]")
@@ -52,7 +53,11 @@ class OptimiserConfig:
     ema_decay: float = 0.999  # of the sampled average; .9999 is cold for runs of 20-60k steps
 
     def validate(self) -> None:
-        """Raise ValueError for a schedule that is not known."""
+        """Raise ValueError for a schedule that is not known, and for numbers with which nothing learns."""
+        check_ranges("optimiser", self, lr=(ABOVE_0, math.inf), betas=(0.0, BELOW_1), weight_decay=(0.0, math.inf))
+        check_ranges(
+            "optimiser", self, warmup_steps=(0, math.inf), clip_norm=(ABOVE_0, math.inf), ema_decay=(0.0, BELOW_1)
+        )
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"optimiser.schedule={self.schedule} is unknown; use constant or cosine")
 

@@ -26,6 +26,7 @@ from architectures.masking import (
     sample_mask,
 )
 from architectures.transformer import xavier_init
+from datasets.ranges import ABOVE_0, check_ranges
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -42,10 +43,8 @@ class GIVTConfig:
 
     def validate(self) -> None:
         """Raise ValueError for values that make no mixture."""
-        if self.mixtures < 1:
-            raise ValueError(f"architecture.mixtures={self.mixtures} must be at least 1")
-        if self.std_floor <= 0 or self.mean_spread < 0:
-            raise ValueError("architecture.std_floor must be above 0 and architecture.mean_spread at least 0")
+        check_ranges("architecture", self, mixtures=(1, math.inf), std_floor=(ABOVE_0, math.inf))
+        check_ranges("architecture", self, mean_spread=(0.0, math.inf), sharpness=(0.0, math.inf))
 
 
 @dataclass

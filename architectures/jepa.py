@@ -7,6 +7,7 @@ The other values of ``target`` are controls: each takes one thing away from that
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,8 @@ from architectures.conditioning import Condition, mlp
 from architectures.jepa_controls import partners_within, second_mask_share
 from architectures.maskgit import MaskGIT, MaskGITConfig
 from architectures.masking import masked_mean, sample_mask
+from architectures.transformer import TrunkConfig
+from datasets.ranges import ABOVE_0, check_ranges
 
 TARGETS = ("average", "shuffled", "frozen", "codebook", "none")
 PREDICTORS = ("mlp", "linear")
@@ -43,13 +46,15 @@ class MaskGITJEPAConfig(MaskGITConfig):
     def validate(self) -> None:
         """Raise ValueError for values outside their ranges."""
         super().validate()
-        if self.weight < 0:
-            raise ValueError(f"architecture.weight={self.weight} must be at least 0")
-        if not 0 < self.half_life <= 0.05:
-            raise ValueError(f"architecture.half_life={self.half_life} must lie in (0, .05]")
+        check_ranges("architecture", self, weight=(0.0, math.inf), half_life=(ABOVE_0, 0.05))
         for key, known in (("predictor", PREDICTORS), ("target", TARGETS)):
             if getattr(self, key) not in known:
                 raise ValueError(f"architecture.{key}={getattr(self, key)} is unknown; use one of {', '.join(known)}")
+
+    def check_trunk(self, trunk: TrunkConfig) -> None:
+        """Raise ValueError if a layer is no block of the trunk."""
+        if not self.layers or not set(self.layers) <= set(range(trunk.depth)):
+            raise ValueError(f"architecture.layers={list(self.layers)} must name blocks from 0 to {trunk.depth - 1}")
 
 
 @architecture("maskgit-jepa", MaskGITJEPAConfig)
@@ -68,8 +73,7 @@ class MaskGITJEPA(MaskGIT):
     def __init__(self, config: MaskGITJEPAConfig, context: Context) -> None:
         super().__init__(config, context)
         width, depth = context.trunk.width, context.trunk.depth
-        if not config.layers or not set(config.layers) <= set(range(depth)):
-            raise ValueError(f"architecture.layers={list(config.layers)} must name blocks from 0 to {depth - 1}")
+        config.check_trunk(context.trunk)
         self.layers = (depth - 1,) if config.target == "codebook" else tuple(sorted(set(config.layers)))
         self.target_decay = decay_for_half_life(config.half_life * context.max_steps)
         self.jepa_target: MaskGIT | None = None

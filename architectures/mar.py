@@ -7,6 +7,7 @@ DiT's, so MAR's own two-part encoder and decoder is not rebuilt here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from architectures.conditioning import Condition
 from architectures.diffusion import Network, guide_prediction, make_process
 from architectures.masking import Step, decode, decode_table, loss_mask, masked_mean, mean_loss_share, sample_mask
 from architectures.transformer import TimestepEmbedder, modulate, xavier_init
+from datasets.ranges import check_ranges
 
 
 @dataclass
@@ -30,9 +32,8 @@ class MARConfig:
 
     def validate(self) -> None:
         """Raise ValueError for sizes below 1 and unknown schedules."""
-        for key in ("head_depth", "head_width", "diffusion_batch_mul"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"architecture.{key}={getattr(self, key)} must be at least 1")
+        least = (1, math.inf)
+        check_ranges("architecture", self, head_depth=least, head_width=least, diffusion_batch_mul=least)
         if self.guidance_schedule not in ("constant", "linear"):
             raise ValueError(
                 f"architecture.guidance_schedule={self.guidance_schedule} is unknown; use constant or linear"

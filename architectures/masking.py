@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from architectures.shares import draw
+from datasets.ranges import check_ranges
 
 RATIO_LAWS = ("cosine", "arccos", "truncnorm", "givt")
 
@@ -46,8 +47,7 @@ class MaskingConfig:
         """Raise ValueError for a value outside its range or a name that is not known."""
         _check_choice("masking.ratio", self.ratio, RATIO_LAWS)
         _check_choice("masking.loss_on", self.loss_on, ("masked", "all"))
-        _check_range("masking.min_ratio", self.min_ratio, 0.0, 1.0)
-        _check_range("masking.label_smoothing", self.label_smoothing, 0.0, 1.0)
+        check_ranges("masking", self, min_ratio=(0.0, 1.0), label_smoothing=(0.0, 1.0))
 
 
 @dataclass
@@ -65,9 +65,8 @@ class SamplingConfig:
         """Raise ValueError for a value outside its range or a name that is not known."""
         _check_choice("sampling.order", self.order, ("random", "confidence"))
         _check_choice("sampling.schedule", self.schedule, ("maskgit", "mar"))
-        _check_range("sampling.decode_steps", self.decode_steps, 0, math.inf)
-        _check_range("sampling.temperature", self.temperature, 0.0, math.inf)
-        _check_range("sampling.choice_temperature", self.choice_temperature, 0.0, math.inf)
+        check_ranges("sampling", self, decode_steps=(0, math.inf), temperature=(0.0, math.inf))
+        check_ranges("sampling", self, choice_temperature=(0.0, math.inf), guidance=(-math.inf, math.inf))
 
 
 def mask_ratio(uniform: Tensor, law: str) -> Tensor:
@@ -225,8 +224,3 @@ def _rank(scores: Tensor) -> Tensor:
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{key}={value} is unknown; use one of {', '.join(choices)}")
-
-
-def _check_range(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{key}={value} lies outside [{low:g}, {high:g}]")

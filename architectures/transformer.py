@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datasets.ranges import ABOVE_0, check_ranges
+
 
 @dataclass
 class TrunkConfig:
@@ -27,7 +29,10 @@ class TrunkConfig:
     activation: str = "gelu_tanh"  # gelu_tanh (DiT) | gelu: within 5e-4 of it, and several times faster on a CPU
 
     def validate(self) -> None:
-        """Raise ValueError where the sizes do not fit together."""
+        """Raise ValueError for sizes below 1, and where they do not fit together."""
+        check_ranges(
+            "trunk", self, depth=(1, math.inf), width=(1, math.inf), heads=(1, math.inf), mlp_ratio=(ABOVE_0, math.inf)
+        )
         if self.width % self.heads or self.width % 4:
             raise ValueError(f"trunk.width={self.width} must be a multiple of trunk.heads={self.heads} and of 4")
         if self.activation not in ("gelu_tanh", "gelu"):

@@ -26,7 +26,7 @@ from benchmark.grid import Choice, Grid
 from benchmark.machine import Machine
 from benchmark.registry import Registry
 from benchmark.samplers import at_the_curve, refusal
-from benchmark.schema import Schema
+from benchmark.schema import Schema, named
 from datasets.factors import FactorSpace, SplitConfig, resolve_split
 
 DROPOUT_PROBABILITY = 0.1  # what "+dropout" sets; paper A, figure 4 (b)
@@ -162,6 +162,10 @@ class Composer:
                 self.schema.validate(curve)
         except ConfigError as error:
             raise ConfigError(refusal(config, error)) from error
+        architecture = built.get("architecture")
+        if architecture and hasattr(architecture, "check_trunk"):
+            with named("architecture", f"architecture.{config['architecture']['name']}"):
+                architecture.check_trunk(built["trunk"])
         dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
         try:
             if tokenizer and (side := getattr(dataset, "resolution", None)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmark.sources import find_module, source
+from datasets.ranges import check_ranges
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 COMMAND_LINE = "command line"
@@ -78,9 +80,8 @@ class TrainerConfig:
             if getattr(self, key) not in known:
                 raise ValueError(f"trainer.{key}={getattr(self, key)} is unknown; use one of {', '.join(known)}")
         counts = ("max_steps", "batch_size", "threads", "eval_every", "checkpoint_every_steps", "log_every")
-        for key in (*counts, "devices", "nodes"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"trainer.{key}={getattr(self, key)} must be at least 1")
+        check_ranges("trainer", self, **dict.fromkeys((*counts, "devices", "nodes"), (1, math.inf)))
+        check_ranges("trainer", self, keep_checkpoints=(1, math.inf))
         if self.batch_size % (self.devices * self.nodes):
             raise ValueError(
                 f"trainer.batch_size={self.batch_size} must be a multiple of devices x nodes={self.devices * self.nodes}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import field, make_dataclass
 from typing import Any
 
@@ -105,10 +105,20 @@ class Schema:
                 seen = (key, json.dumps(values, sort_keys=True))  # cells of a grid share most of their sections
                 if seen not in self._valid:
                     # A plug-in's check may need what only a real import has: then the worker makes it.
-                    with suppress(NameError):
+                    with suppress(NameError), named(section, key):
                         self._valid[seen] = instantiate(self.classes[key], values)
                 built[section] = self._valid.get(seen)
         return built
+
+
+@contextmanager
+def named(section: str, key: str) -> Iterator[None]:
+    """A config does not know the name under which it is registered: what it refuses is told by the key that a user writes."""
+    try:
+        yield
+    except ValueError as error:
+        told = str(error)
+        raise ConfigError(told if f"{key}." in told else told.replace(f"{section}.", f"{key}.")) from error
 
 
 def nearest_key(key: str, known: list[str]) -> str:

@@ -7,6 +7,7 @@ public command, ``python -m benchmark run --cell ID``; nothing else happens on a
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import shlex
@@ -26,6 +27,7 @@ from benchmark.machine import Machine, this_machine
 from benchmark.ranks import PORT
 from benchmark.store import Store
 from benchmark.workers import CUT_OFF, GRACE
+from datasets.ranges import check_ranges
 
 JOB = "SLURM_JOB_ID"  # set in every task
 MAX_ARRAY_SIZE = 1000  # Slurm's default, where scontrol does not say
@@ -52,9 +54,10 @@ class SlurmConfig:
 
     def validate(self) -> None:
         """Raise ValueError for what no script can be made of."""
-        for key, least in (("gpus", 0), ("cpus_per_task", 1), ("max_running", 1), ("warn_seconds", 1)):
-            if getattr(self, key) < least:
-                raise ValueError(f"slurm.{key}={getattr(self, key)} must be at least {least}")
+        least = (1, math.inf)
+        check_ranges("slurm", self, gpus=(0, math.inf), cpus_per_task=least, max_running=least, warn_seconds=least)
+        if not re.fullmatch(r"\d+|(\d+-)?\d+(:\d+){0,2}|UNLIMITED", self.time):
+            raise ValueError(f"slurm.time={self.time} is no time; write hours:minutes:seconds, such as 12:00:00")
         wrong = next((option for option in self.extra if not option.startswith("-")), None)
         if wrong is not None:
             raise ValueError(f"slurm.extra: {wrong} is no option of sbatch; write it as --account=NAME")

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 ROOMS = ("datasets", "architectures", "probes", "benchmark")
-_LIGHT = {"datasets.factors"}  # modules of ours that import nothing heavy
+_LIGHT = {"datasets.factors", "datasets.ranges"}  # modules of ours that import nothing heavy
 
 _PURE = {"math", "tuple", "frozenset", "dict", "list", "range", "sorted", "len", "float", "int"}  # calls in constants
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.factors import FactorSpace, seed_for
+from datasets.ranges import ABOVE_0, check_ranges
 from probes.backbone import Backbone
 from probes.files import settle_file
 from probes.judgement import Judgement, accept_all
@@ -48,6 +49,8 @@ class ProbeConfig:
 
     def validate(self) -> None:
         """Raise ValueError for names that are not known, and for a network without weights or weights without one."""
+        least = (1, math.inf)
+        check_ranges("probe", self, lr=(ABOVE_0, math.inf), epochs=least, batch=least, width=least)
         if self.features not in ("pixels", "cnn"):
             raise ValueError(f"probe.features={self.features} is unknown; use pixels or cnn")
         if self.balance not in ("equal", "natural"):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from architectures.tokenizers.blocks import AutoencoderConfig, Decoder, Encoder, to_features
 from architectures.tokenizers.convolutions import CONVOLUTIONS
+from datasets.ranges import ABOVE_0, BELOW_1, check_ranges
 
 TOKENIZERS: dict[str, type["Tokenizer"]] = {}
 
@@ -34,7 +35,12 @@ class TokenizerConfig(AutoencoderConfig):
     clip: float = 1.0  # largest norm of the gradient
 
     def validate(self) -> None:
-        """Raise ValueError for names that are not known."""
+        """Raise ValueError for names that are not known, and for numbers with which nothing is trained."""
+        check_ranges(
+            "tokenizer", self, batch_size=(1, math.inf), max_steps=(1, math.inf), learning_rate=(ABOVE_0, math.inf)
+        )
+        check_ranges("tokenizer", self, betas=(0.0, BELOW_1), weight_decay=(0.0, math.inf), warmup_steps=(0, math.inf))
+        check_ranges("tokenizer", self, final_rate=(0.0, 1.0), clip=(ABOVE_0, math.inf))
         for key, known in (("reconstruction", ("l1", "l2")), ("train_on", ("all", "train"))):
             if getattr(self, key) not in known:
                 raise ValueError(f"tokenizer.{key}={getattr(self, key)} is unknown; use {' or '.join(known)}")

@@ -4,6 +4,7 @@ Trained on pixels and the KL term alone. The published recipe adds LPIPS and a p
 weights that cannot be had without a network connection, and both serve textures, of which synthetic images have none.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from architectures.tokenizers.base import Tokenizer, TokenizerConfig, tokenizer
 from architectures.tokenizers.blocks import to_tokens
+from datasets.ranges import check_ranges
 
 
 @dataclass
@@ -18,6 +20,11 @@ class KLConfig(TokenizerConfig):
     """A tokenizer config and the weight of the prior."""
 
     kl_weight: float = 1e-6  # of the KL summed over latents, beside pixel losses summed over pixels; LDM `kl_weight`
+
+    def validate(self) -> None:
+        """Raise ValueError for values outside their ranges."""
+        super().validate()
+        check_ranges("tokenizer", self, kl_weight=(0.0, math.inf))
 
 
 @tokenizer("kl", KLConfig)

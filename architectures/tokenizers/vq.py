@@ -3,6 +3,7 @@
 Trained on pixels and the two quantisation terms alone; why without LPIPS and a discriminator is said in `kl.py`.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from architectures.tokenizers.base import Tokenizer, TokenizerConfig, tokenizer
 from architectures.tokenizers.blocks import to_tokens
+from datasets.ranges import check_ranges
 
 
 @dataclass
@@ -23,6 +25,12 @@ class VQConfig(TokenizerConfig):
     restart_after: int = 100  # steps without use after which a code moves to a badly served token; 0 never
     restart_until: float = 0.7  # share of training with restarts; after it the codebook only converges
     snap: bool = True  # decode continuous latents through their nearest codes; LDM's VQModelInterface
+
+    def validate(self) -> None:
+        """Raise ValueError for values outside their ranges."""
+        super().validate()
+        check_ranges("tokenizer", self, codes=(1, math.inf), restart_after=(0, math.inf), restart_until=(0.0, 1.0))
+        check_ranges("tokenizer", self, codebook_weight=(0.0, math.inf), commitment_weight=(0.0, math.inf))
 
 
 @tokenizer("vq", VQConfig)

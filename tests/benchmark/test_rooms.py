@@ -11,10 +11,11 @@ import pytest
 from benchmark import ROOT
 from benchmark.sources import ROOMS, imported_modules
 
+SHARED = ("datasets.factors", "datasets.ranges")
 ALLOWED = {  # room -> what it may import of the others
     "datasets": (),
-    "architectures": ("datasets.factors",),
-    "probes": ("datasets.factors",),
+    "architectures": SHARED,
+    "probes": SHARED,
     "benchmark": ("datasets", "architectures", "probes"),
 }
 MODULES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
@@ -35,7 +36,7 @@ def test_imports_go_one_way(path: Path):
 def test_the_vocabulary_imports_nothing_heavy():
     heavy = {"torch", "lightning", "numpy", "torchvision"}
     rooms = ("datasets/__init__.py", "architectures/__init__.py", "probes/__init__.py")
-    for module in (*rooms, "datasets/factors.py", "probes/files.py"):
+    for module in (*rooms, "datasets/factors.py", "datasets/ranges.py", "probes/files.py"):
         roots = {name.partition(".")[0] for name in imported_modules(ast.parse((ROOT / module).read_text()))}
         assert not roots & heavy, module
 
