@@ -19,7 +19,7 @@ from benchmark.plan import Plan, check_out, check_there, check_writable, duratio
 from benchmark.registry import discover
 from benchmark.states import OK, STATES, summary, to_run
 from benchmark.store import Store
-from benchmark.tables import FORMS, Row, read_csv, render, short, to_csv
+from benchmark.tables import FORMS, Row, render, short, to_csv
 
 DEFAULT_GRID = "all"
 MOST_SEEDS = 1000  # of a setting; a typing error may ask for more, nobody else does
@@ -139,7 +139,7 @@ def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
     if arguments.table:
         if not arguments.table.is_file():
             raise ConfigError(f"There is no table {arguments.table}; --table takes a leaderboard.csv")
-        found = evidence.of_table(read_csv(arguments.table))
+        found = evidence.of_table(arguments.table)
     else:
         check_there(arguments.results)
         check_writable(arguments.results)

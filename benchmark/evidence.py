@@ -6,18 +6,21 @@ table alone, without configs, matches where all its columns do, and only setting
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import csv
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmark.cell import Cell
 from benchmark.composer import Composer
-from benchmark.config import NAMED, leaves, setting_part
+from benchmark.config import NAMED, ConfigError, leaves, setting_part
 from benchmark.grid import Choice, nested_keys, of_preset
-from benchmark.leaderboard import SHARES, binomial_floor, leaderboard
+from benchmark.leaderboard import DESCRIPTION, IDENTITY, SHARES, binomial_floor, leaderboard
+from benchmark.states import FAILED, OK, SUSPICIOUS
 from benchmark.statistics import Moments, bimodal_remark, moments
 from benchmark.store import Store
-from benchmark.tables import Row, is_number
+from benchmark.tables import Row, is_number, read_csv
 
 DEVELOPMENT = 100  # seeds from here on chose recipes; they decide nothing
 TOLD_BY_COLUMNS = ("trainer.max_steps",)  # of rows without `changed`; not `follow`: seed 0 looks as if it did
@@ -64,9 +67,44 @@ def of_store(store: Store) -> list[Trained]:
     return [Trained(row, record.get("config")) for record in store.records() for row in leaderboard([record])]
 
 
-def of_table(rows: Iterable[Row]) -> list[Trained]:
-    """Rows of a leaderboard, of which no configs are at hand."""
+def of_table(path: Path) -> list[Trained]:
+    """Rows of a leaderboard, of which no configs are at hand.
+
+    Raises:
+        ConfigError: if it is none, or a cell of it cannot be what its column says.
+    """
+    try:
+        rows, whole = read_csv(path), path.read_bytes().endswith(b"\n")
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{path} is no table: --table takes a leaderboard.csv ({error})") from error
+    lacking = [column for column in (*IDENTITY, "strict_level2") if not rows or column not in rows[0]]
+    if lacking:
+        raise ConfigError(f"{path} has no column {lacking[0]!r}: --table takes a leaderboard.csv")
+    if not whole:
+        raise ConfigError(f"{path} was cut off in its last line: take a whole one")
+    for number, row in enumerate(rows, start=2):
+        for column, wanted in WANTED.items():
+            if column in row and not wanted(row[column]):
+                raise ConfigError(
+                    f"{path}, line {number}: {column} cannot be {row[column]!r}; take a whole leaderboard.csv"
+                )
     return [Trained(row) for row in rows]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_share(value: Any) -> bool:
+    return value is None or (is_number(value) and 0 <= value <= 1)
+
+
+WANTED: Mapping[str, Callable[[Any], bool]] = {
+    "state": (OK, SUSPICIOUS, FAILED).__contains__,
+    "seed": _is_count,
+    **dict.fromkeys(DESCRIPTION, bool),
+    **dict.fromkeys(SHARES, _is_share),
+}  # of a column of a table that somebody names
 
 
 def find_side(

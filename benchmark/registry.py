@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import ROOT
-from benchmark.config import ConfigError, nearest
+from benchmark.config import ConfigError, is_name, nearest
 from benchmark.sources import Registration, Source, source
 
 PACKAGES = {"dataset": "datasets", "architecture": "architectures", "tokenizer": "architectures.tokenizers"}
@@ -99,6 +99,9 @@ class Registry:
         """Register what a module declares, or set it aside."""
         missing = module.missing_packages()
         for registration in module.registrations(KINDS):
+            if not is_name(registration.name):
+                self.aside[registration.name] = f"{module.path} gives it a name that no file can have"
+                continue
             known = self.entries[registration.kind].get(registration.name)
             if missing:
                 self.aside[registration.name] = f"{module.path} needs {', '.join(missing)}, which is not installed"
@@ -117,10 +120,10 @@ def discover(plugins: Iterable[Path] = ()) -> Registry:
         ConfigError: for a plug-in that does not exist, cannot be parsed or registers nothing; for a name used twice.
     """
     registry = Registry()
-    for module, path in [*_room_modules(), *_entry_point_modules()]:
+    for module, path in [*_room_modules(), *_entry_point_modules(registry)]:
         try:
             registry.add(source(path, module))
-        except (SyntaxError, OSError) as error:
+        except (SyntaxError, OSError, UnicodeError) as error:
             registry.aside[path.stem] = f"{path} cannot be read ({error})"
     for path in plugins:
         _add_plugin(registry, path.resolve())
@@ -135,17 +138,22 @@ def _room_modules() -> Iterator[tuple[str, Path]]:
                 yield f"{package}.{info.name}", folder / f"{info.name}.py"
 
 
-def _entry_point_modules() -> Iterator[tuple[str, Path]]:
+def _entry_point_modules(registry: Registry) -> Iterator[tuple[str, Path]]:
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        spec = importlib.util.find_spec(point.module)
+        try:
+            spec = importlib.util.find_spec(point.module)
+        except (ImportError, ValueError, AttributeError):  # no module, or none of a package that is there
+            spec = None
         if spec and spec.origin:
             yield point.module, Path(spec.origin)
+        else:
+            registry.aside[point.name] = f"its entry point names {point.value}, which is not installed"
 
 
 def _add_plugin(registry: Registry, path: Path) -> None:
     try:
         module = source(path, f"plugin:{path}")
-    except (SyntaxError, OSError) as error:
+    except (SyntaxError, OSError, UnicodeError) as error:
         raise ConfigError(f"--plugin {path} cannot be read: {error}.") from error
     if not any(module.registrations(KINDS)):
         raise ConfigError(f"--plugin {path} registers nothing: put @architecture, for instance, above a class.")

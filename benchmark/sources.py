@@ -55,9 +55,9 @@ class Source:
                 continue
             for call in node.decorator_list:
                 if isinstance(call, ast.Call) and _last_name(call) in kinds and len(call.args) == 2:
-                    name, config = call.args
-                    if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                        yield Registration(_last_name(call), name.value, node.name, _last_name(config))
+                    name, config = self._literal(call.args[0]), _last_name(call.args[1])
+                    if isinstance(name, str) and config:
+                        yield Registration(_last_name(call), name, node.name, config)
 
     def class_constant(self, class_name: str, attribute: str) -> Any:
         """A literal attribute of a class, looked up through its bases; None where it is not to be found."""
@@ -68,9 +68,15 @@ class Source:
         for statement in node.body:
             targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
             if any(isinstance(target, ast.Name) and target.id == attribute for target in targets):
-                return ast.literal_eval(statement.value)  # type: ignore[attr-defined]
+                return self._literal(statement.value)  # type: ignore[attr-defined]
         found = (self.class_constant(_last_name(base), attribute) for base in node.bases)
         return next((value for value in found if value is not None), None)
+
+    def _literal(self, node: ast.expr) -> Any:
+        """A value that stands there, or under a constant's name; None for what only running the module would tell."""
+        with suppress(ValueError, AttributeError):
+            return self.declared(node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)
+        return None
 
     def declared(self, name: str) -> Any:
         """A dataclass, constant or plain function of this module, without the module's heavy imports.

@@ -11,6 +11,7 @@ from benchmark import ROOT
 from benchmark import claims as claims_module
 from benchmark.cell import Cell
 from benchmark.claims import CLAIMS, COLUMNS, Claim, Claims, corrected, load_claims, power_rows, verdict_row
+from benchmark.cli import main
 from benchmark.composer import Composer
 from benchmark.config import ConfigError, Override
 from benchmark.evidence import Trained, choice_of, find_side, side_of
@@ -312,7 +313,6 @@ REPORTED = {  # effect and interval of the reported seeds: the README's numbers
 @pytest.mark.parametrize("name", TABLES)
 def test_the_reference_verdicts_are_those_of_the_reference_table(tmp_path, capsys, name):
     """Claims that were changed leave other verdicts: write them again, by the command in results/reference/README.md."""
-    from benchmark.cli import main
 
     out = tmp_path / "new" / "verdicts.csv"
     table = REFERENCE / f"{name}.csv"
@@ -340,7 +340,6 @@ def test_what_was_reported_stays_reported():
 
 
 def test_a_table_is_not_written_to_a_folder(tmp_path, capsys):
-    from benchmark.cli import main
 
     assert main(["claims", "--table", str(LAPTOP), "--out", str(tmp_path)]) == 2
     assert "is a folder; name a file" in capsys.readouterr().err
@@ -356,7 +355,6 @@ def test_a_results_folder_is_decided_and_traced(tmp_path, monkeypatch, capsys):
             store.write_record(each.row["cell"], record)
     (claim,) = (claim for claim in load_claims().claims if claim.name == "dit-beats-maskgit")
     monkeypatch.setattr(claims_module, "load_claims", lambda: small(claim, settings=SETTINGS))
-    from benchmark.cli import main
 
     assert main(["claims", "--preset", "laptop", "--results", str(tmp_path)]) == 0
     assert "supported" in capsys.readouterr().out

@@ -124,6 +124,47 @@ def test_entry_points_are_found_without_being_imported(tmp_path, monkeypatch):
     assert "toy" in discover().names("architecture")
 
 
+@pytest.mark.parametrize("module", ["gone_package", "gone_package.models", "not a module", ".relative"])
+def test_an_entry_point_to_nothing_is_set_aside(tmp_path, monkeypatch, module):
+    folder = tmp_path / "toy_package-1.dist-info"
+    folder.mkdir()
+    write(folder, "METADATA", "Metadata-Version: 2.1\nName: toy-package\nVersion: 1\n")
+    write(folder, "entry_points.txt", f"[compositional_benchmark]\ntoy = {module}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = discover()
+    assert "dit" in registry.names("architecture")
+    with pytest.raises(ConfigError, match="toy cannot be used: its entry point names"):
+        registry.entry("architecture", "toy")
+
+
+def test_a_name_and_views_may_be_constants(tmp_path):
+    text = PLUGIN.replace('@architecture("toy"', "@architecture(NAME").replace("    pass", "    views = VIEWS")
+    text = text.replace("CHOICES =", 'NAME, VIEWS = "toy", ("kl",)\nCHOICES =')
+    entry = discover([write(tmp_path, "constants.py", text)]).entry("architecture", "toy")
+    assert entry.views == ("kl",)
+
+
+@pytest.mark.parametrize("name", ["to y", "to/y", "../toy", ".toy", ""])
+def test_a_name_that_no_file_can_have_is_set_aside(tmp_path, name):
+    path = write(tmp_path, "odd.py", PLUGIN.replace('@architecture("toy"', f'@architecture("{name}"'))
+    with pytest.raises(ConfigError, match="no file can have"):
+        discover([path]).entry("architecture", name)
+
+
+@pytest.mark.parametrize("config", ["None", "3", "lambda: 1"])
+def test_what_registers_no_config_registers_nothing(tmp_path, config):
+    path = write(tmp_path, "odd.py", PLUGIN.replace("ToyConfig)\nclass", f"{config})\nclass"))
+    with pytest.raises(ConfigError, match="registers nothing"):
+        discover([path])
+
+
+def test_a_plugin_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "binary.py"
+    path.write_bytes(bytes(range(128, 256)))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        discover([path])
+
+
 def test_a_config_that_needs_the_real_import_is_had_by_importing(tmp_path):
     text = PLUGIN.replace('number: str = "one"', "number: float = np.pi").replace(
         "from dataclasses", "import numpy as np\nfrom dataclasses"
