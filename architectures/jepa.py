@@ -194,11 +194,13 @@ def collapse_monitors(loss: Tensor, targets: list[Tensor]) -> dict[str, Tensor]:
     """What shows a collapse of the targets: spread, likeness between images, and the loss against the spread.
 
     Returns:
-        Over images and positions, mean over layers (0-d): std of a feature, cosine between the states of neighbouring
-        images of the batch at equal positions, and the loss divided by the variance of a feature (1 predicts nothing).
+        All at equal positions, mean over positions and layers (0-d): std of a feature over the images of the batch,
+        cosine between the states of neighbouring images, and the loss divided by the variance of a feature over the
+        images (1 tells no image apart). Over positions as well, targets that know their position and nothing else would
+        pass for spread.
     """
     states = torch.stack(targets)  # (layers, B, N, D)
-    variance = states.flatten(1, 2).var(dim=1).mean()
+    variance = states.var(dim=1).mean()
     cosine = F.cosine_similarity(states, states.roll(1, dims=1), dim=-1).mean()
-    spread = states.flatten(1, 2).std(dim=1).mean()
+    spread = states.std(dim=1).mean()
     return {"target_std": spread, "target_cosine": cosine, "jepa_over_variance": loss / variance}

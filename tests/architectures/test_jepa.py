@@ -184,6 +184,18 @@ def test_monitors_tell_a_collapse(seeded):
     assert healthy["jepa_over_variance"].item() == pytest.approx(1, abs=0.1) and dead["jepa_over_variance"] > 1e3
 
 
+def test_targets_that_know_their_position_only_are_a_collapse(seeded):
+    own = normalise(torch.randn(64, 6, 32, generator=seeded()))
+    position = own[:1].expand(64, 6, 32)
+    loss = torch.tensor(0.5)
+    assert position.flatten(0, 1).std(dim=0).mean() > 0.8  # over images and positions it would look healthy
+    dead, healthy = collapse_monitors(loss, [position, position]), collapse_monitors(loss, [own, own])
+    assert dead["target_std"] < 1e-6 < 0.9 < healthy["target_std"]
+    assert dead["jepa_over_variance"] > 1e6 and healthy["jepa_over_variance"].item() == pytest.approx(0.5, abs=0.05)
+    half = collapse_monitors(loss, [own, position])  # one dead layer of two shows in the mean
+    assert half["target_std"].item() == pytest.approx(healthy["target_std"].item() / 2, abs=1e-4)
+
+
 def test_one_batch_is_overfitted(context, conditions, train, seeded):
     model = build(context())
     losses = train(model, some_codes(), conditions(8), steps=300)
