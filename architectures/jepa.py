@@ -35,7 +35,9 @@ class MaskGITJEPAConfig(MaskGITConfig):
     # What is predicted at masked positions:
     # average: states of the model's average that sees all codes (paper A)
     # shuffled: those of another sample of the same composition: is it the sample's own content that helps?
-    # frozen: those of the initial network, which never moves: does it have to be learned?
+    # frozen: those of the initial network, which never moves: does it have to be learned? Its gates are zero, so at every
+    #     layer they are the code's embedding with its position, normalised, nothing deeper: a hundredth of their variance
+    #     tells images apart, and the condition is not in them. It is no random deep network.
     # codebook: the sample's codebook vectors, from the last block: does any continuous target do?
     # none: no second loss; the extra operations go into second masks of MaskGIT's own: is it the compute?
     target: str = "average"

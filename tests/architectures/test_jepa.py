@@ -249,6 +249,21 @@ def test_a_frozen_target_stays_while_the_model_learns(context, conditions, train
     assert not torch.equal(model.head.weight, start)
 
 
+def test_a_frozen_targets_states_are_embeddings_with_their_position(context, conditions):
+    """The gates of a fresh network are zero, so that no block does anything: what the control predicts is nothing deeper."""
+    model, codes = build(context(), target="frozen"), some_codes()
+    target = model.jepa_target
+    embedded = target.embed_token(codes) + target.trunk.position
+    conditions_of_others = conditions(8)
+    conditions_of_others.values = conditions_of_others.values.flip(0)
+    conditions_of_others.classes = conditions_of_others.classes.flip(0)
+    for condition in (conditions(8), conditions_of_others):
+        states = model.target_states(codes, condition)
+        assert len(states) == 2 and all(torch.equal(layer, normalise(embedded)) for layer in states)
+    between_images = states[0].var(dim=0).mean() / states[0].flatten(0, 1).var(dim=0).mean()
+    assert between_images < 0.05  # the rest is position
+
+
 def test_codebook_targets_are_clean_vectors_from_the_last_block(context, conditions, perturb, seeded):
     model = perturb(build(context(), target="codebook", layers=(0,), weight=0.6))
     codes, condition = some_codes(), conditions(8)

@@ -183,6 +183,7 @@ def test_a_made_up_row_has_its_monitors(make_probe, tmp_path) -> None:
     train(model, [make_probe(model), SaveAt(4, tmp_path / "last.ckpt")], 8)
     path = tmp_path / "curve.csv"
     whole = curve(path)
+    assert whole["log_weight"].notna().all()
     write_curve(path, read_curve(path, up_to=3))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     (state,) = saved["callbacks"].values()
