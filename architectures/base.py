@@ -46,7 +46,7 @@ class OptimiserConfig:
 
     lr: float = 1e-4  # learning rate after warm-up; DiT, and paper A
     betas: tuple[float, float] = (0.9, 0.999)  # DiT
-    weight_decay: float = 0.0  # decoupled; DiT
+    weight_decay: float = 0.0  # decoupled, on every parameter (published code spares biases and norms); DiT has none
     warmup_steps: int = 1000  # linear; MAR and MaskGIT warm up, DiT does not: harmless there
     schedule: str = "constant"  # constant | cosine (to 0 at the last step)
     clip_norm: float = 1.0  # global gradient norm; MaskGIT's and GIVT's value, also inside mixed precision

@@ -21,6 +21,7 @@ TABLES = FOLDER / "tables.csv"
 DATASET = "shapes2d"  # the only dataset whose curves could be read
 AXES = ("architecture", "tokenizer", "conditioning")
 BEST_LAYERS = (7, 9, 11)  # of table 2, and so the paper preset's
+PLATEAU, END = ("plateau low", "plateau high"), "end of the curve"  # what was read of a picture, in `tables.csv`
 SAMPLES = 64  # images behind each published point of a single seed (paper A's evaluation)
 SEVERAL_SEEDS = frozenset({"fig4d"})  # means of three seeds: their points are no draws of 64
 
@@ -71,14 +72,14 @@ def highlights(published: Iterable[Row], wanted_level: int = 2) -> list[Row]:
 
 
 def level_2(setting: Mapping[str, Any], figure: str, dataset: str) -> str:
-    """Paper A's probe accuracy at level 2 of a claim's setting: where its curve ends, or what a table or a plateau says.
+    """Paper A's probe accuracy at level 2 of a claim's setting: where its curve ends, or what a table says.
 
     Args:
         setting: of a claims file; what it sets besides, seeds aside, was published for JEPA's layers alone.
         figure: the claim's, which is preferred where several show such a model.
 
     Returns:
-        Shares as text, such as ``0.84`` or ``0.45 to 0.65``; empty where nothing was published.
+        Shares as text, such as ``0.84`` or ``0.36 (plateau 0.45 to 0.65)``; empty where nothing was published.
     """
     changed = {key: value for key, value in (setting.get("set") or {}).items() if not key.startswith("seeds.")}
     architecture = setting["architecture"].replace("-", "+")  # as the figures write MaskGIT with JEPA
@@ -93,8 +94,17 @@ def level_2(setting: Mapping[str, Any], figure: str, dataset: str) -> str:
     in_its_figure = [row for row in there if all(row[key] in (model[key], "unstated") for key in AXES)]
     if found := in_its_figure or matching(points, model):
         return f"{max(found, key=lambda row: row['step'])['accuracy_percent'] / 100:.2f}"
-    plateau = [row["value"] for row in _tables() if row["table"] == "fig3" and row["setting"] == architecture]
-    return " to ".join(f"{value / 100:.2f}" for value in sorted(plateau))
+    return _of_picture(architecture)
+
+
+def _of_picture(architecture: str) -> str:
+    """A curve that is a picture only: its end, as of the others, with the plateau that the paper speaks of."""
+    read = {
+        row["quantity"].rpartition(", ")[2]: f"{row['value'] / 100:.2f}"
+        for row in _tables()
+        if row["table"] == "fig3" and row["setting"] == architecture
+    }
+    return f"{read[END]} (plateau {read[PLATEAU[0]]} to {read[PLATEAU[1]]})" if read else ""
 
 
 def _of_layers(changed: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from probes.evaluation import Evaluator, SampleImages, judge_prefix, scores
 class LevelProbe(Callback):
     """Judges the averaged weights at chosen steps and appends a row to ``curve.csv``.
 
-    A row is a function of (weights, seed, step) but for ``seconds``, so that a resumed run writes the rows of an
+    The model's own monitors, its ``last_logs``, stand in columns ``log_NAME``: of the step's last batch, as the first
+    process sees it. A row is a function of (weights, seed, step) but for ``seconds``, so that a resumed run writes the rows of an
     uninterrupted one, whether the checkpoint was written before or after the evaluation of the same step.
 
     Args:
@@ -64,16 +65,20 @@ class LevelProbe(Callback):
         self.rows: list[dict[str, float]] = []
         self._loss = torch.zeros((), dtype=torch.float64)  # sum since the last row; on the device, read once a row
         self._batches = 0
+        self._logs: Mapping[str, float | Tensor] = {}  # of the latest batch; on the device, read once a row
         self.spent = 0.0  # seconds of evaluation, in all processes of this run
         self._seconds = 0.0  # of training in earlier processes
         self._started = time.monotonic()
 
-    # The running mean is part of the checkpoint: a resumed run's next row covers the steps before the cut too.
+    # The running mean is part of the checkpoint: a resumed run's next row covers the steps before the cut too. So are the
+    # monitors: the row that a cut prevented has them.
     def state_dict(self) -> dict[str, Any]:
-        return {"loss": self._loss.cpu(), "batches": self._batches, "seconds": self._elapsed(), "spent": self.spent}
+        kept = {"loss": self._loss.cpu(), "batches": self._batches, "logs": _numbers(self._logs)}
+        return {**kept, "seconds": self._elapsed(), "spent": self.spent}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loss, self._batches = state_dict["loss"], state_dict["batches"]
+        self._logs = state_dict.get("logs", {})  # a checkpoint from before they were recorded has none
         self._seconds, self.spent = state_dict["seconds"], state_dict["spent"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -96,6 +101,7 @@ class LevelProbe(Callback):
         loss: Tensor = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._loss += loss.detach()
         self._batches += 1
+        self._logs = getattr(pl_module, "last_logs", {})
         step = trainer.global_step
         # With accumulated gradients a step has several batches.
         is_done = bool(self.rows) and self.rows[-1]["step"] == step
@@ -118,6 +124,7 @@ class LevelProbe(Callback):
         prefixes = [judge_prefix(judge.name) for judge in self.evaluator.judges]
         kept = [f"{prefix}{kind}" for kind in ("level", "comp_") for prefix in prefixes]
         row |= {key: share for start in kept for key, share in shares.items() if key.startswith(start)}
+        row |= {f"log_{name}": value for name, value in _numbers(self._logs).items()}
         self.rows.append(row)
         write_curve(self.curve, self.rows)
         self._forget()
@@ -128,6 +135,10 @@ class LevelProbe(Callback):
 
     def _elapsed(self) -> float:
         return self._seconds + time.monotonic() - self._started
+
+
+def _numbers(logs: Mapping[str, float | Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in logs.items()}
 
 
 def read_curve(path: Path, up_to: int) -> list[dict[str, float]]:

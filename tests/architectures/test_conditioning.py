@@ -70,13 +70,34 @@ def test_a_hidden_factor_has_no_influence_and_a_learned_null(information, kind):
         hidden = [Condition(c.classes, c.values, torch.arange(3)[None] != factor) for c in (told(), other)]
         torch.testing.assert_close(embed(hidden[0]), embed(hidden[1]))
         assert not torch.equal(embed(hidden[0]), embed(told()))
-    embed(told().absent()).sum().backward()
-    rows = [
-        p.grad[:, -1] if p.ndim == 2 and kind == "per_factor" else p.grad
-        for p in embed.parameters()
-        if p.grad is not None
-    ]
-    assert any(row.abs().sum() > 0 for row in rows)
+
+
+@pytest.mark.parametrize("information", ["full", "centres", "quantized"])
+@pytest.mark.parametrize("kind", ["per_factor", "joint"])
+def test_a_null_learns_where_its_factor_is_hidden_and_nowhere_else(information, kind):
+    for hidden in range(3):
+        embed = embedder(information=information, embedder=kind)
+        present = torch.arange(3)[None] != hidden
+        embed(Condition(told().classes, told().values, present)).square().sum().backward()
+        found = null_gradients(embed)
+        assert len(found) == 3
+        assert [gradient.abs().sum() > 0 for gradient in found.values()] == [factor == hidden for factor in range(3)]
+        assert found[list(found)[hidden]].count_nonzero() == found[list(found)[hidden]].numel()
+
+
+def null_gradients(embed: ConditionEmbedder) -> dict[str, torch.Tensor]:
+    """The gradient of what stands for each hidden factor, by the name of its parameter: an input, or a table's last row."""
+    parameters, found, column = dict(embed.named_parameters()), {}, 0
+    for index, as_class in enumerate(embed.categorical):
+        size = embed.class_counts[index] + 1 if as_class else len(parameters[f"nulls.{index}"])
+        column += size  # of the joint embedder's first layer, which has the table's rows side by side
+        if not as_class:
+            found[f"nulls.{index}"] = parameters[f"nulls.{index}"].grad
+        elif embed.config.embedder == "joint":
+            found[f"embedders.0.0.weight[:, {column - 1}]"] = parameters["embedders.0.0.weight"].grad[:, column - 1]
+        else:
+            found[f"embedders.{index}.weight[:, -1]"] = parameters[f"embedders.{index}.weight"].grad[:, -1]
+    return found
 
 
 def test_factors_are_dropped_one_by_one():

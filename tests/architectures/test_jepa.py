@@ -184,6 +184,18 @@ def test_monitors_tell_a_collapse(seeded):
     assert healthy["jepa_over_variance"].item() == pytest.approx(1, abs=0.1) and dead["jepa_over_variance"] > 1e3
 
 
+def test_targets_that_know_their_position_only_are_a_collapse(seeded):
+    own = normalise(torch.randn(64, 6, 32, generator=seeded()))
+    position = own[:1].expand(64, 6, 32)
+    loss = torch.tensor(0.5)
+    assert position.flatten(0, 1).std(dim=0).mean() > 0.8  # over images and positions it would look healthy
+    dead, healthy = collapse_monitors(loss, [position, position]), collapse_monitors(loss, [own, own])
+    assert dead["target_std"] < 1e-6 < 0.9 < healthy["target_std"]
+    assert dead["jepa_over_variance"] > 1e6 and healthy["jepa_over_variance"].item() == pytest.approx(0.5, abs=0.05)
+    half = collapse_monitors(loss, [own, position])  # one dead layer of two shows in the mean
+    assert half["target_std"].item() == pytest.approx(healthy["target_std"].item() / 2, abs=1e-4)
+
+
 def test_one_batch_is_overfitted(context, conditions, train, seeded):
     model = build(context())
     losses = train(model, some_codes(), conditions(8), steps=300)
@@ -235,6 +247,21 @@ def test_a_frozen_target_stays_while_the_model_learns(context, conditions, train
     train(model, some_codes(), conditions(8), steps=3)
     assert all(torch.equal(value, before[name]) for name, value in model.jepa_target.state_dict().items())
     assert not torch.equal(model.head.weight, start)
+
+
+def test_a_frozen_targets_states_are_embeddings_with_their_position(context, conditions):
+    """The gates of a fresh network are zero, so that no block does anything: what the control predicts is nothing deeper."""
+    model, codes = build(context(), target="frozen"), some_codes()
+    target = model.jepa_target
+    embedded = target.embed_token(codes) + target.trunk.position
+    conditions_of_others = conditions(8)
+    conditions_of_others.values = conditions_of_others.values.flip(0)
+    conditions_of_others.classes = conditions_of_others.classes.flip(0)
+    for condition in (conditions(8), conditions_of_others):
+        states = model.target_states(codes, condition)
+        assert len(states) == 2 and all(torch.equal(layer, normalise(embedded)) for layer in states)
+    between_images = states[0].var(dim=0).mean() / states[0].flatten(0, 1).var(dim=0).mean()
+    assert between_images < 0.05  # the rest is position
 
 
 def test_codebook_targets_are_clean_vectors_from_the_last_block(context, conditions, perturb, seeded):

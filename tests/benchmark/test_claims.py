@@ -133,10 +133,39 @@ def test_bimodal_seeds_are_named():
     )
 
 
-def test_sides_that_both_fail_are_equal_for_want_of_anything_to_differ_in():
-    nothing = decide(rows_of([0.0] * 5), rows_of([0.01] * 5), kind="equivalent", margin=0.1)
-    assert nothing["verdict"] == "supported" and nothing["note"].startswith("every side at the floor")
+@pytest.mark.parametrize(
+    ("kind", "margin", "sides"), [("equivalent", 0.1, 2), ("greater", 0.3, 2), ("greater", 0.0, 2), ("ordered", 0.1, 3)]
+)
+def test_sides_on_the_floor_are_not_compared(kind, margin, sides):
+    """Without this rule the first would be supported, and the second and last contradicted, each with a p near 0."""
+    row = decide(*[rows_of([0.0, 1 / 128, 0.0, 0.0, 2 / 256])] * sides, kind=kind, margin=margin)
+    assert (row["verdict"], row["verdict_planned"], row["p"], row["more_seeds"]) == ("undecided", "undecided", 1, None)
+    assert row["note"] == "floor: strict_level2 below 0.01 in every seed, nothing to compare"
+    assert row["effect"] == 0 and row["low"] is not None  # the numbers stay
+    (told,) = corrected([row | {"grid": "a"}])
+    assert (told["p_holm"], told["verdict_holm"]) == (1, "undecided")
+
+
+def test_one_seed_above_the_floor_is_something_to_compare():
+    nothing, little = rows_of([0.0] * 5), rows_of([0.0, 0.0, 0.0, 0.0, 0.03])
+    near = decide(nothing, little, kind="equivalent", margin=0.1)
+    assert near["verdict"] == "supported" and near["note"].startswith("every side near the floor")
+    assert decide(nothing, rows_of(HIGH), kind="equivalent", margin=0.1)["verdict"] == "contradicted"
     assert decide(rows_of(LOW), rows_of(LOW), kind="equivalent", margin=0.1)["note"] == ""
+
+
+def test_sides_at_the_ceiling_are_equivalent():
+    row = decide(rows_of([1.0] * 5), rows_of([1.0] * 5), kind="equivalent", margin=0.1)
+    assert (row["verdict"], row["note"]) == ("supported", "") and row["p"] < 0.05
+
+
+def test_early_is_no_floor():
+    """Half of the run's end is reached soon or late: a small number of another kind than a share of samples."""
+    claim = Claim("c", "A", "2", "tokenizers", {"shapes2d": 2}, "greater", ("a", "b"), "strict_level2_half")
+    rows = [[row | {"strict_level2_half": at} for row in rows_of([0.9, 0.9])] for at in (0.005, 0.002)]
+    found = [side_of(name, each, 2, claim.measure) for name, each in zip("ab", rows, strict=True)]
+    row = verdict_row(claim, "shapes2d", found)
+    assert row["verdict"] == "supported" and "floor:" not in row["note"]
 
 
 def test_a_tokenizer_that_was_trained_twice_is_told():

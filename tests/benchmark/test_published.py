@@ -83,7 +83,7 @@ def test_curves_are_matched_by_what_they_state() -> None:
         ("dit-centres", "4", "shapes2d", ""),
         ("dit-own-kl", "2", "shapes2d", "0.96"),
         ("maskgit-longer", "3", "shapes2d", ""),
-        ("jepa", "5", "shapes2d", "0.45 to 0.65"),
+        ("jepa", "5", "shapes2d", "0.36 (plateau 0.45 to 0.65)"),  # its end, as of the others, is below its plateau
         ("maskgit", "5", "shapes2d", "0.00"),  # drawn in figure 3 alone
         ("jepa", "table 2", "clevrer_kubric", "0.56"),
         ("jepa-middle", "table 2", "clevrer_kubric", "0.28"),

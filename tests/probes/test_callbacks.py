@@ -50,6 +50,21 @@ class Painter(LightningModule):
         self.in_average = False
 
 
+class Monitored(Painter):
+    """Tells of every batch what it was, as architectures do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_logs: dict[str, Tensor] = {}
+
+    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
+        self.last_logs = {"spread": batch.square()}
+        return super().training_step(batch, batch_index)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.last_logs["weight"] = self.weight.detach().clone()
+
+
 class Batches:
     """A batch is a function of the step; after a resume they go on from there."""
 
@@ -151,6 +166,46 @@ def test_train_loss_is_the_mean_since_the_last_row(make_probe, tmp_path) -> None
     starts = (0, *STEPS[:-1])
     assert found == pytest.approx([sum(losses[a:b]) / (b - a) for a, b in zip(starts, STEPS, strict=True)])
     assert curve(tmp_path / "curve.csv")["val_loss"].isna().all(), "not recorded unless asked for"
+
+
+def test_monitors_of_the_model_are_recorded(make_probe, tmp_path) -> None:
+    model = Monitored()
+    train(model, [make_probe(model)], 8)
+    table = curve(tmp_path / "curve.csv")
+    assert table.columns.tolist()[-2:] == ["log_spread", "log_weight"]
+    assert table["log_spread"].tolist() == pytest.approx([(1 + math.sin(step - 1)) ** 2 for step in STEPS])
+    assert 0 < table["log_weight"].iloc[0] < table["log_weight"].iloc[-1] < model.weight
+
+
+def test_a_made_up_row_has_its_monitors(make_probe, tmp_path) -> None:
+    """Killed with the row of step 4 unwritten: the checkpoint holds what the monitors said there."""
+    model = Monitored()
+    train(model, [make_probe(model), SaveAt(4, tmp_path / "last.ckpt")], 8)
+    path = tmp_path / "curve.csv"
+    whole = curve(path)
+    assert whole["log_weight"].notna().all()
+    write_curve(path, read_curve(path, up_to=3))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    (state,) = saved["callbacks"].values()
+    state |= {"batches": 1}  # as if the row had not been reached
+    torch.save(saved, tmp_path / "last.ckpt")
+    resumed = Monitored()
+    train(resumed, [make_probe(resumed)], 8, resume=tmp_path / "last.ckpt")
+    pd.testing.assert_frame_equal(curve(path).drop(columns="train_loss"), whole.drop(columns="train_loss"))
+
+
+def test_a_curve_from_before_monitors_goes_on(make_probe, tmp_path) -> None:
+    model = Painter()
+    train(model, [make_probe(model), SaveAt(4, tmp_path / "last.ckpt")], 4)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    (state,) = saved["callbacks"].values()
+    del state["logs"]
+    torch.save(saved, tmp_path / "last.ckpt")
+    model = Monitored()
+    train(model, [make_probe(model)], 8, resume=tmp_path / "last.ckpt")
+    table = curve(tmp_path / "curve.csv")
+    assert table["step"].tolist() == list(STEPS)
+    assert table["log_weight"].notna().tolist() == [False, False, True, True, True]
 
 
 def test_a_step_of_several_batches_gets_one_row(make_probe, tmp_path) -> None:

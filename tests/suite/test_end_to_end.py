@@ -43,7 +43,12 @@ def test_every_cell_shows_what_it_made(results: Path) -> None:
         for name in ("samples.png", "rejected.png"):
             with Image.open(cell / name) as picture:
                 assert min(picture.size) > 64
-        assert len(running.table(cell / "curve.csv")) == 2  # 40 steps, an evaluation every 20
+        points = running.table(cell / "curve.csv")
+        assert len(points) == 2  # 40 steps, an evaluation every 20
+        of_its_own = {"-givt-": "log_std_at_floor", "-maskgit-jepa-": "log_target_std"}
+        wanted = {"log_gradient_norm", *(column for name, column in of_its_own.items() if name in cell.name)}
+        assert wanted <= points[0].keys()
+        assert all(float(point[column]) >= 0 for point in points for column in wanted)
         assert len(list((cell / "checkpoints").glob("average-*.safetensors"))) == 3
 
 
