@@ -23,7 +23,7 @@ from benchmark.evidence import Side, Trained, find_side
 from benchmark.leaderboard import SHARES
 from benchmark.published import level_2
 from benchmark.statistics import Moments
-from benchmark.tables import Row, is_number, render
+from benchmark.tables import Row, is_number, render, terminal
 
 CLAIMS = CONFIGS / "claims.yaml"
 COLUMNS = (
@@ -211,6 +211,13 @@ def power_rows(claims: Claims, grid: str) -> list[Row]:
             {"claim": claim.name, "sides": claim.text, "margin": claim.margin, "expected": expected, **reckoned}
         )
     return rows
+
+
+def power_lines(claims: Claims, grid: str) -> list[str]:
+    """What 3, 5 and 10 seeds can tell of a grid's claims, for the terminal."""
+    rows = power_rows(claims, grid)
+    told = f"power to support each claim, were the expected difference true and seeds spread by {claims.spread:g}:"
+    return ["", told, terminal(rows, list(rows[0]))] if rows else []
 
 
 def _published(claim: Claim, claims: Claims, dataset: str) -> str:

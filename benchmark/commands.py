@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 
 from benchmark import local, slurm, submission, workers
 from benchmark.cell import Cell
@@ -14,12 +13,13 @@ from benchmark.config import ConfigError, check_name, nearest
 from benchmark.files import write_text
 from benchmark.grid import load_grid
 from benchmark.leaderboard import SHOWN, columns, rebuild
+from benchmark.leaderboard import leaderboard as rows_of
 from benchmark.machine import Machine, this_machine
 from benchmark.plan import Plan, check_out, check_there, check_writable, duration, plan_cells, plan_grid, plan_stored
 from benchmark.registry import discover
 from benchmark.states import OK, STATES, summary, to_run
 from benchmark.store import Store
-from benchmark.tables import FORMS, Row, render, short, to_csv
+from benchmark.tables import FORMS, Row, render, terminal, to_csv
 
 DEFAULT_GRID = "all"
 MOST_SEEDS = 1000  # of a setting; a typing error may ask for more, nobody else does
@@ -74,9 +74,11 @@ def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
     selected = to_run(plan.states, only_states)
     at_once = min(workers.auto_jobs(plan.threads * plan.devices, local.gpus(plan)), max(1, len(selected)))
     _say(*plan.notes, *plan.heading(selected, at_once), summary(plan.states, selected), "")
-    _say(_table([row | {"minutes": duration(row["minutes"])} for row in rows], ("cell", "state", "minutes", "basis")))
+    _say(terminal([row | {"minutes": duration(row["minutes"])} for row in rows], ("cell", "state", "minutes", "basis")))
     if arguments.grid and not arguments.cell:
-        _say(*_power(arguments.grid))
+        from benchmark import claims
+
+        _say(*claims.power_lines(claims.load_claims(), arguments.grid))
     return 0
 
 
@@ -94,20 +96,24 @@ def status(arguments: argparse.Namespace, tokens: Tokens) -> int:
     if arguments.format:
         _say(render(rows, shown, _form(arguments.format)))
     else:
-        _say(*plan.notes, _table(rows, shown) if rows else f"no cells in {plan.store.results}")
+        _say(*plan.notes, terminal(rows, shown) if rows else f"no cells in {plan.store.results}")
     return 0
 
 
 def leaderboard(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write the tables again from all records, and show the leaderboard."""
     check_there(arguments.results)
-    check_writable(arguments.results)
     form = _form(arguments.format) if arguments.format else ""
-    rows = rebuild(Store(arguments.results))
+    store, written = Store(arguments.results), f"-> {arguments.results}/leaderboard.csv and summary.csv"
+    try:
+        check_writable(arguments.results)
+        rows = rebuild(store)
+    except ConfigError as error:  # somebody else's results, which may still be read
+        rows, written = rows_of(store.records()), f"not written: {error}"
     if form:
         _say(render(rows, columns(rows), form))
     elif rows:
-        _say(render(rows, SHOWN, "md"), f"-> {arguments.results}/leaderboard.csv and summary.csv")
+        _say(render(rows, SHOWN, "md"), written)
     else:
         _say(f"no records in {arguments.results.absolute()}: `python -m benchmark run` makes some")
     return 0
@@ -142,9 +148,10 @@ def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
         found = evidence.of_table(arguments.table)
     else:
         check_there(arguments.results)
-        check_writable(arguments.results)
         found = evidence.of_store(Store(arguments.results))
-        out = out or arguments.results / "verdicts.csv"
+        if not out:
+            out = arguments.results / "verdicts.csv"
+            check_writable(arguments.results)
     rows = claims.verdicts(claims.load_claims(), found, composer)
     _say(render(rows, claims.COLUMNS, form) if form else claims.shown(rows))
     if out:
@@ -199,7 +206,7 @@ def speed(arguments: argparse.Namespace, tokens: Tokens) -> int:
         check_out(out)
     _say(*plan.notes, f"preset    {plan.preset}", f"device    {plan.machine}")
     rows, failed = speed.measure(list(plan.cells.values()), local.gpus(plan), arguments.plugin, arguments.seconds, _say)
-    _say(*(f"\n{_table(shown, columns)}" for shown, columns in speed.tables(rows) if shown))
+    _say(*(f"\n{terminal(shown, columns)}" for shown, columns in speed.tables(rows) if shown))
     if out:
         write_text(out, to_csv(rows, speed.COLUMNS))
         _say(f"-> {out}")
@@ -248,18 +255,6 @@ def _submit(arguments: argparse.Namespace, tokens: Tokens, only_states: tuple[st
     return submission.submit(plan, selected, site, options, arguments.dry_run)
 
 
-def _power(grid: str) -> list[str]:
-    """What 3, 5 and 10 seeds can tell of a grid's claims."""
-    from benchmark.claims import load_claims, power_rows
-
-    claims = load_claims()
-    rows = power_rows(claims, grid)
-    if not rows:
-        return []
-    told = f"power to support each claim, were the expected difference true and seeds spread by {claims.spread:g}:"
-    return ["", told, _table(rows, list(rows[0]))]
-
-
 def _jobs(text: str) -> int | str:
     if text == "auto" or (text.isdecimal() and int(text) > 0):
         return text if text == "auto" else int(text)
@@ -290,14 +285,6 @@ def _draw(store: Store, rows: list[Row]) -> list[str]:
 def _all_ok(plan: Plan) -> int:
     del plan.states  # they were read before the work
     return int(any(state.name != OK for state in plan.states.values()))
-
-
-def _table(rows: Sequence[Row], shown: Sequence[str]) -> str:
-    """Columns of equal width, for the terminal."""
-    lines = [list(shown), *([short(column, row.get(column)) for column in shown] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ([text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 def _say(*lines: str) -> None:

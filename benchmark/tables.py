@@ -65,6 +65,14 @@ def render(rows: Sequence[Row], columns: Sequence[str], form: str) -> str:
     return FORMS[form](rows, columns)
 
 
+def terminal(rows: Sequence[Row], shown: Sequence[str]) -> str:
+    """Columns of equal width, for the terminal."""
+    lines = [list(shown), *([short(column, row.get(column)) for column in shown] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ([text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
 def short(column: str, value: Any) -> str:
     """A value as people read it: three decimals for a share, three digits for a large number, nothing for none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -7,6 +7,7 @@ import pytest
 from benchmark.cell import Cell
 from benchmark.cli import main
 from benchmark.composer import Composer
+from benchmark.config import ConfigError
 from benchmark.grid import Choice, load_grid
 from benchmark.leases import Lease
 from benchmark.machine import Machine
@@ -150,3 +151,22 @@ def test_plan_lists_the_states_that_were_asked_for(results, capsys):
     assert main([*argv, "--only-state", "missing", "--format", "json"]) == 0
     states = {row["state"] for row in json.loads(capsys.readouterr().out)}
     assert states == {"missing"}
+
+
+def test_results_of_somebody_else_can_be_read(results, tmp_path, capsys, monkeypatch):
+    def refuse(folder, option="--results"):
+        if str(folder).startswith(str(results)):
+            raise ConfigError(
+                f"Nothing can be written to {folder} (Read-only file system): choose another with {option}"
+            )
+
+    monkeypatch.setattr("benchmark.commands.check_writable", refuse)
+    monkeypatch.setattr("benchmark.plan.check_writable", refuse)
+    before = sorted(results.rglob("*"))
+    assert main(["leaderboard", "--results", str(results)]) == 0
+    told = capsys.readouterr().out
+    assert all(cell.name in told for cell in cells(results)) and "not written: Nothing can be written" in told
+    claims = ["claims", "--preset", "smoke", "--results", str(results)]
+    assert main([*claims, "--out", str(tmp_path / "verdicts.csv")]) == 0
+    assert (tmp_path / "verdicts.csv").is_file() and sorted(results.rglob("*")) == before
+    assert main(claims) == 2
