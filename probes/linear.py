@@ -50,7 +50,7 @@ class ProbeConfig:
     def validate(self) -> None:
         """Raise ValueError for names that are not known, and for a network without weights or weights without one."""
         least = (1, math.inf)
-        check_ranges("probe", self, lr=(ABOVE_0, math.inf), epochs=least, batch=least, width=least)
+        check_ranges("probe", self, lr=(ABOVE_0, math.inf), epochs=(0, math.inf), batch=least, width=least)
         if self.features not in ("pixels", "cnn"):
             raise ValueError(f"probe.features={self.features} is unknown; use pixels or cnn")
         if self.balance not in ("equal", "natural"):

@@ -21,7 +21,7 @@ REFUSED = {
     "sampling.temperature=-1": "sampling.temperature=-1.0 must be at least 0",
     "sampling.guidance=nan": "sampling.guidance=nan must be finite",
     "probe.lr=nan": "probe.lr=nan must be finite and above 0",
-    "probe.epochs=0": "probe.epochs=0 must be at least 1",
+    "probe.epochs=-1": "probe.epochs=-1 must be at least 0",
     "tokenizer.vq.codes=0": "tokenizer.vq.codes=0 must be at least 1",
     "tokenizer.vq.max_steps=-1": "tokenizer.vq.max_steps=-1 must be at least 1",
     "tokenizer.vq.batch_size=0": "tokenizer.vq.batch_size=0 must be at least 1",
