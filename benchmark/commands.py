@@ -179,7 +179,7 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write a dataset's images, or check those that are there against their manifest."""
     store, registry = Store(arguments.results), discover(arguments.plugin)
     check_writable(store.results)
-    if arguments.cell:
+    if arguments.cell is not None:
         check_name(arguments.cell, "--cell")
         cell = Cell.read(store.cell(arguments.cell).config)
         local.fix_threads(cell)
@@ -229,7 +229,7 @@ def _plan(arguments: argparse.Namespace, tokens: Tokens, machine: Machine | None
         raise ConfigError("--only seed=... names the seeds and --seeds counts them: leave one of the two out")
     store, registry, machine = Store(arguments.results), discover(arguments.plugin), machine or this_machine()
     described = arguments.preset or tokens.only or tokens.overrides
-    if arguments.cell:
+    if arguments.cell is not None:
         check_name(arguments.cell, "--cell")
         if described or arguments.seeds is not None:
             raise ConfigError(

@@ -106,6 +106,13 @@ def test_a_name_cannot_lead_out_of_its_folder(results, capsys, option, name):
     assert (cell / "record.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", [["run"], ["plan"], ["prepare"]])
+@pytest.mark.parametrize("name", ["", "../x"])
+def test_no_cell_is_no_grid(tmp_path, capsys, command, name):
+    assert main([*command, "--results", str(tmp_path / "r"), f"--cell={name}"]) == 2
+    assert f"--cell {name!r} is no name" in capsys.readouterr().err
+
+
 def test_a_cell_that_is_being_worked_on_is_not_evaluated(results, capsys):
     cell = cells(results)[0]
     from benchmark.fit import average_path
