@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import math
 import os
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -78,7 +80,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     Raises:
         Unwritable: if there is no room, or the file system is read-only.
     """
-    aside = path.with_name(f"{ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
+    aside = path.with_name(f"{ASIDE}{machine_digits()}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
     with unwritable_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -151,6 +153,15 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@functools.cache
+def machine_digits() -> str:
+    """Host and process namespace in eight digits: within one of them a process id says who writes a file."""
+    namespace = ""
+    with suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32(f'{os.uname().nodename} {namespace}'.encode()):08x}"
 
 
 def sweep(folder: Path) -> None:

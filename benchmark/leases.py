@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 from flufl.lock import SEP, Lock, NotLockedError, TimeOutError
 
-from benchmark.files import ASIDE, NoHardLinks, read_json, unwritable_explained, write_json
+from benchmark.files import ASIDE, NoHardLinks, machine_digits, read_json, unwritable_explained, write_json
 
 LIFETIME = 300  # seconds without a refresh after which anybody may break a lease
 REFRESH_EVERY = 30.0  # seconds between two touches of the disk, however often refresh() is called
@@ -190,6 +190,15 @@ def _break_abandoned(path: Path) -> None:
             _note_path(path).unlink(missing_ok=True)
         path.with_name(Path(claim).name).unlink(missing_ok=True)
     aside.unlink()
+
+
+def sweep_dead(folder: Path) -> None:
+    """Remove what killed processes of this machine were writing in a folder where anybody may write, without a lease."""
+    for litter in folder.glob(f"{ASIDE}{machine_digits()}-*"):
+        with suppress(OSError, ValueError):
+            pid = int(litter.name.removeprefix(ASIDE).split("-")[1])
+            if not _is_alive(pid, litter.stat().st_mtime):
+                litter.unlink()
 
 
 def clear(folder: Path) -> None:

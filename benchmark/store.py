@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmark.files import flush, json_text, read_json, replacing, sweep, unwritable_explained, write_json
-from benchmark.leases import Holder, Lease, LeaseLost, clear, holder
+from benchmark.leases import Holder, Lease, LeaseLost, clear, holder, sweep_dead
 
 POLL_EVERY = 0.5  # seconds between two looks at an artefact that somebody else builds
 AGAIN = "remove it, and `run` makes the cell again"
@@ -169,8 +169,9 @@ class Store:
             path.unlink(missing_ok=True)
 
     def clear_leases(self) -> None:
-        """Remove leases of processes that were killed, which nobody would ask for again."""
+        """Remove leases of processes that were killed, which nobody would ask for again, and tables half written by them."""
         clear(self.results / "leases")
+        sweep_dead(self.results)
 
     def _cell_lease_path(self, cell_id: str) -> Path:
         return self.results / "leases" / f"cell-{cell_id}.lock"

@@ -71,6 +71,26 @@ def test_leases_of_the_dead_are_cleared_and_those_of_the_living_are_not(
     assert list((store.results / "leases").iterdir()) == []
 
 
+def test_tables_half_written_by_the_dead_are_cleared_and_those_of_the_living_are_not(
+    store: Store, python: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    """Tables and pictures are written without a lease: whoever is killed there leaves a file that nobody would remove."""
+    other = python(
+        "import pathlib, time\nfrom benchmark.files import replacing\n"
+        f"with replacing(pathlib.Path({str(store.results / 'curves.png')!r})) as aside:\n"
+        "    aside.write_text('half')\n    print('ready', flush=True)\n    time.sleep(60)"
+    )
+    wait_for_line(other, "ready")
+    elsewhere = store.results / ".tmp-00000000-1-12345678-curves.png"  # a process of another machine: who knows
+    elsewhere.write_text("half")
+    store.clear_leases()
+    assert len(list(store.results.glob(".tmp-*-curves.png"))) == 2
+    other.kill()
+    other.wait()
+    store.clear_leases()
+    assert list(store.results.glob(".tmp-*")) == [elsewhere]
+
+
 def test_a_process_id_that_was_given_away_again_is_a_dead_holder(store: Store) -> None:
     lease = store.cell_lease("cell")
     assert lease is not None
