@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -17,6 +18,10 @@ from benchmark.config import ConfigError, Override, nearest
 from benchmark.files import NoHardLinks, Unwritable, unwritable_explained
 
 NOT_OK, WRONG_INPUT, CUT_OFF = 1, 2, 75  # of these, 1 and 75 are the launcher's as well
+NAMES = {  # options whose values become names of files and folders: pattern, and what it allows
+    "cell": (r"[^./\\\0][^/\\\0]{0,199}", "no slash"),  # an id tells names of plug-ins, which may be spelled in any way
+    "name": (r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", "letters, digits, '.', '_' and '-'"),
+}
 EPILOG = """\
 examples:
   python -m benchmark run                                      every architecture, sized for this machine
@@ -241,4 +246,14 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
         raise ConfigError(f"{arguments.command} knows no '{unknown[0]}'{nearest(unknown[0], options)}")
     if tokens.overrides and arguments.command in ("leaderboard", "cancel", "report"):
         raise ConfigError(f"{arguments.command} takes no KEY=VALUE: leave {tokens.overrides[0].key} out")
+    _check_names(arguments)
     return arguments, tokens
+
+
+def _check_names(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for a name that could lead out of its folder."""
+    for option, (pattern, allowed) in NAMES.items():
+        given = getattr(arguments, option, None)
+        if given is not None and not re.fullmatch(pattern, given):
+            rule = f"from 1 to 200 characters, {allowed}, no dot in front"
+            raise ConfigError(f"--{option} '{given}' is no name: {rule}")

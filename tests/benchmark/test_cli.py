@@ -97,6 +97,14 @@ def test_only_with_an_equals_sign():
         (["plan", "--format", "xls"], "no format 'xls'"),
         (["leaderboard", "seed=1"], "takes no KEY=VALUE"),
         (["evaluate", "--cell", "nothing"], "no cell nothing"),
+        (["evaluate", "--cell", "nothing", "--name", "../record"], "--name '../record' is no name"),
+        (["evaluate", "--cell", "nothing", "--name", ".hidden"], "no dot in front"),
+        (["evaluate", "--cell", "nothing", "--name", "a" * 201], "from 1 to 200 characters"),
+        (["evaluate", "--cell", "../cells/nothing"], "--cell '../cells/nothing' is no name"),
+        (["run", "--cell", ""], "--cell '' is no name"),
+        (["status", "--cell", ".."], "--cell '..' is no name"),
+        (["prepare", "--cell", "/etc"], "--cell '/etc' is no name"),
+        (["plan", "--cell", "shapes2d-dit-vq-full+dropout-s0-3f9a1c27"], "no cell shapes2d-dit-vq-full+dropout"),
     ],
 )
 def test_wrong_input_is_told_in_a_sentence_before_any_work(capsys, results, argv, message):
