@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
@@ -155,19 +156,9 @@ class Composer:
 
     def _check(self, config: Mapping[str, Any]) -> FactorSpace | None:
         """What the parts refuse, each on its own and together, before any work; the factors, if the dataset tells them."""
-        built = self.schema.validate(config)
-        curve = at_the_curve(config)
+        built = _check_samplers(config, self.registry, self.schema)
         try:
-            if curve != config:
-                self.schema.validate(curve)
-        except ConfigError as error:
-            raise ConfigError(refusal(config, error)) from error
-        dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
-        try:
-            if tokenizer and (side := getattr(dataset, "resolution", None)):
-                frames = getattr(dataset, "frames", None)  # images have none
-                tokenizer.grid((*filter(None, [frames]), 3, side, side), f"tokenizer.{config['tokenizer']['name']}")
-            space = getattr(dataset, "space", None)
+            space = getattr(built.get("dataset"), "space", None)
             if not isinstance(space, FactorSpace):
                 return None
             resolve_split(SplitConfig(**config["split"]), space)
@@ -195,7 +186,51 @@ def evaluation_config(config: Mapping[str, Any], registry: Registry, overrides: 
     trained = {name: {key: config[name][key] for key in keys if key in config[name]} for name, keys in own.items()}
     whole = schema.compose([Layer("config.yaml", trained)], overrides)
     changed = {name: whole[name] | _settle(schema.classes[name], whole[name]) for name in EVALUATION_SECTIONS}
+    for kind in NAMED:
+        registry.entry(kind, config[kind]["name"])  # a plug-in's, without --plugin: says so
+    _check_samplers({**config, **changed}, registry, schema)
     return {**config, **changed}
+
+
+def _check_samplers(config: Mapping[str, Any], registry: Registry, schema: Schema) -> dict[str, Any]:
+    """Every section as its dataclass, after asking whether the samplers of the end and of the curve can take their steps.
+
+    Raises:
+        ConfigError: for what a section refuses, for images that the tokenizer cannot divide, and for more steps of
+            decoding than tokens.
+    """
+    built, curve = schema.validate(config), at_the_curve(config)
+    tokens = _tokens(config, built)
+    _check_decoding(config, tokens, registry)
+    try:
+        if curve != config:
+            schema.validate(curve)
+            _check_decoding(curve, tokens, registry)
+    except ConfigError as error:
+        raise ConfigError(refusal(config, error)) from error
+    return built
+
+
+def _tokens(config: Mapping[str, Any], built: Mapping[str, Any]) -> int | None:
+    """How many tokens an image or clip is divided into; None where dataset or tokenizer do not tell before they work."""
+    dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
+    side = getattr(dataset, "resolution", None)
+    if not tokenizer or not side:
+        return None
+    frames = getattr(dataset, "frames", None)  # images have none
+    try:
+        grid = tokenizer.grid((*filter(None, [frames]), 3, side, side), f"tokenizer.{config['tokenizer']['name']}")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return math.prod(grid)
+
+
+def _check_decoding(config: Mapping[str, Any], tokens: int | None, registry: Registry) -> None:
+    """What a masked model would refuse once it is built, which is after its tokenizer has been trained."""
+    steps = config["sampling"]["decode_steps"]
+    decodes = registry.entry("architecture", config["architecture"]["name"]).decodes
+    if decodes and tokens is not None and steps > tokens:
+        raise ConfigError(f"sampling.decode_steps={steps} exceeds the {tokens} tokens; use at most {tokens}, or 0")
 
 
 def _settle(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,11 @@ class Entry:
         """The latents that an architecture models or a tokenizer offers, the default first."""
         return tuple(self.source.class_constant(self.registration.class_name, "views") or ())
 
+    @property
+    def decodes(self) -> bool:
+        """Whether an architecture fills its tokens in by steps of ``sampling.decode_steps``, as the masked ones do."""
+        return self.source.uses(self.registration.class_name, "decode_table")
+
     def config_class(self) -> type:
         """Its config dataclass, read from the text where that is possible."""
         try:

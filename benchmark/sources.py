@@ -72,6 +72,16 @@ class Source:
         found = (self.class_constant(_last_name(base), attribute) for base in node.bases)
         return next((value for value in found if value is not None), None)
 
+    def uses(self, class_name: str, name: str) -> bool:
+        """Whether the module of a class, or that of one of its bases, imports a name from our rooms."""
+        if name in self._origins:
+            return True
+        node = next((n for n in self.tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None)
+        if node is None:
+            origin = self._origins.get(class_name)
+            return origin is not None and origin.uses(class_name, name)
+        return any(self.uses(_last_name(base), name) for base in node.bases)
+
     def declared(self, name: str) -> Any:
         """A dataclass, constant or plain function of this module, without the module's heavy imports.
 

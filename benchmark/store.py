@@ -147,13 +147,11 @@ class Store:
         folder = self.results / "cells"
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
-    def cell_lease(self, cell_id: str, blocking: bool = False) -> Lease | None:
-        """The lease on a cell, taken; None if somebody else holds it (`blocking` waits instead)."""
+    def cell_lease(self, cell_id: str) -> Lease | None:
+        """The lease on a cell, taken; None if somebody else holds it."""
         lease = Lease(self._cell_lease_path(cell_id))
-        while not lease.acquire():
-            if not blocking:
-                return None
-            time.sleep(POLL_EVERY)
+        if not lease.acquire():
+            return None
         sweep(self.cell(cell_id).folder)
         return lease
 
