@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,10 @@ from benchmark.sources import ROOMS, find_module, source
 ARTEFACT_DIGITS = 16
 # Of `benchmark`: config in, numbers out.
 USED_BY_EVERY_CELL = ("runner", "artefacts", "models", "samplers", "fit", "evaluate", "intervals")
+
+
+class DamagedConfig(ConfigError):
+    """A cell's config is missing, cut off, or something else altogether; the message says how to get it back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,13 +176,24 @@ class Cell:
         """The cell whose config was written there.
 
         Raises:
-            ConfigError: if there is none, or it was changed by hand: its id is no longer the folder's name.
+            DamagedConfig: if the cell has a folder, and no config there from which it could be made.
+            ConfigError: if there is no cell, or its config was changed by hand: its id is no longer the folder's name.
         """
-        if not path.is_file():
-            raise ConfigError(f"There is no cell {path.parent.name} in {path.parent.parent}; `status` lists them")
-        cell = Cell(read_yaml(path))
-        if cell.id != path.parent.name:
-            raise ConfigError(f"{path} was changed: it describes {cell.id}. Undo that, or run with KEY=VALUE instead")
+        folder = path.parent
+        if not os.path.isdir(folder):
+            raise ConfigError(f"There is no cell {folder.name} in {folder.parent}; `status` lists them")
+        remedy = f"run the grid that {folder.name} came from again, which writes it anew"
+        if not os.path.lexists(path):
+            raise DamagedConfig(f"{path} is missing: {remedy}")
+        try:
+            cell = Cell(read_yaml(path))
+            found = cell.id
+        except ConfigError as error:
+            raise DamagedConfig(f"{error}: {remedy}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedConfig(f"{path} is no cell's config: {remedy}") from error
+        if found != folder.name:
+            raise ConfigError(f"{path} was changed: it describes {found}. Undo that, or run with KEY=VALUE instead")
         return cell
 
     def fingerprint(self, registry: Registry) -> str:

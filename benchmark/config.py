@@ -157,11 +157,12 @@ def instantiate(config_class: type[T], values: Mapping[str, Any]) -> T:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as plain values; ``1e-3`` is a number here, which plain PyYAML reads as text."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError) as error:
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values")

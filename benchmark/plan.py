@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchmark.cell import Cell
+from benchmark.cell import Cell, DamagedConfig
 from benchmark.composer import Composer, LeftOut
 from benchmark.config import NAMED, ConfigError, Override
 from benchmark.estimate import GIGABYTE, Estimate, Estimator, disk_bytes, total_minutes
@@ -97,10 +97,25 @@ class Plan:
         return sorted(names, key=lambda name: (self.cells[name].seed, -self.estimates[name].minutes))
 
     def write_configs(self, names: Sequence[str]) -> None:
-        """Write what ``run --cell ID`` reads."""
-        for name in names:
-            if not (path := self.store.cell(name).config).exists():
-                self.cells[name].write(path)
+        """Write what ``run --cell ID`` reads; also of further cells with a folder, where it is missing or damaged."""
+        there = set(self.store.cell_ids())
+        for name, cell in self.cells.items():
+            if name in there:
+                self._mend_config(cell)
+            elif name in names:
+                cell.write(self.store.cell(name).config)
+
+    def _mend_config(self, cell: Cell) -> None:
+        """Write a config anew that cannot be read; one that was changed by hand is left to who changed it."""
+        path = self.store.cell(cell.id).config
+        try:
+            Cell.read(path)
+        except DamagedConfig:
+            if path.exists():
+                path.replace(path.with_name("config.damaged.yaml"))
+            cell.write(path)
+        except ConfigError:
+            return
 
     def failed_record(self, name: str, reason: str) -> Record:
         """The record of a cell that could not write one itself."""
@@ -188,7 +203,7 @@ def plan_stored(store: Store, registry: Registry, machine: Machine) -> Plan:
         try:
             plan.cells[name] = Cell.read(store.cell(name).config)
         except ConfigError as error:
-            plan.notes.append(f"left out: {error}")
+            store.warn(f"left out: {error}")
     return plan
 
 

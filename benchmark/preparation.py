@@ -73,7 +73,11 @@ def prepare_cell(cell: Cell, store: Store, registry: Registry) -> int:
         traceback.print_exc()
         reason = f"what it shares with other cells could not be made: {reason_of(error)}"
         for name in store.cell_ids():
-            other = Cell.read(store.cell(name).config)
+            try:
+                other = Cell.read(store.cell(name).config)
+            except ConfigError as damaged:
+                store.warn(f"left out: {damaged}")
+                continue
             if other.artefact_keys == cell.artefact_keys and not store.record_count(name):
                 store.write_record(name, CellRun(other, store, registry, lambda: None).failure(reason))
         return NOT_OK
