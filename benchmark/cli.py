@@ -169,7 +169,8 @@ def _add_speed(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_command(commands: argparse._SubParsersAction, name: str, help_text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".", allow_abbrev=False)
+    description = f"{help_text[0].upper()}{help_text[1:]}."  # `capitalize` would make slurm of SLURM
+    parser = commands.add_parser(name, help=help_text, description=description, allow_abbrev=False)
     if name != "speed":
         parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: ./results")
     if name not in ("leaderboard", "cancel"):

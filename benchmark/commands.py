@@ -12,7 +12,7 @@ from benchmark.cli import Tokens
 from benchmark.composer import Composer, evaluation_config
 from benchmark.config import ConfigError, nearest
 from benchmark.files import write_text
-from benchmark.grid import load_grid
+from benchmark.grid import load_grid, parse_only
 from benchmark.leaderboard import SHOWN, columns, rebuild
 from benchmark.machine import Machine, this_machine
 from benchmark.plan import Plan, check_out, check_writable, duration, plan_cells, plan_grid, plan_stored
@@ -22,6 +22,7 @@ from benchmark.store import Store
 from benchmark.tables import FORMS, Row, read_csv, render, short, to_csv
 
 DEFAULT_GRID = "all"
+MOST_SEEDS = 1000  # of a setting; beyond that it is a slip, and composing the cells alone takes minutes
 
 
 def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
@@ -66,7 +67,7 @@ def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """A table of every cell with state, minutes and basis; totals; nothing is started or written."""
     only_states = _only_states(arguments)
     plan = _plan(arguments, tokens)
-    rows = plan.rows()
+    rows = [row for row in plan.rows() if not only_states or row["state"] in only_states]
     if arguments.format:
         _say(render(rows, ("cell", "state", "minutes", "basis"), _form(arguments.format)))
         return 0
@@ -164,6 +165,8 @@ def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write a dataset's images, or check those that are there against their manifest."""
+    if arguments.compare_renderers is not None and arguments.compare_renderers < 1:
+        raise ConfigError(f"--compare-renderers {arguments.compare_renderers} must be at least 1 scene")
     store, registry = Store(arguments.results), discover(arguments.plugin)
     check_writable(store.results)
     if arguments.cell:
@@ -178,7 +181,7 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     local.fix_threads(cell)
     from benchmark import preparation
 
-    if arguments.compare_renderers:
+    if arguments.compare_renderers is not None:
         return preparation.compare_renderers(cell, store, registry, arguments.compare_renderers)
     return preparation.prepare_data(cell, store, registry)
 
@@ -209,18 +212,30 @@ def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def _plan(arguments: argparse.Namespace, tokens: Tokens, machine: Machine | None = None, preset: str = "auto") -> Plan:
     """What options, filters and overrides select, for this machine or another; `preset` is meant where none is named."""
-    if arguments.seeds is not None and arguments.seeds < 1:
-        raise ConfigError(f"--seeds {arguments.seeds} must be at least 1")
+    _check_seeds(arguments, tokens)
     store, registry, machine = Store(arguments.results), discover(arguments.plugin), machine or this_machine()
-    described = arguments.preset or tokens.only or tokens.overrides
+    described = arguments.preset or tokens.only or tokens.overrides or arguments.seeds
     if arguments.cell:
         if described:
-            raise ConfigError("--cell runs what its config.yaml says: leave --preset, --only and KEY=VALUE out")
+            raise ConfigError(
+                "--cell runs what its config.yaml says: leave --preset, --only, --seeds and KEY=VALUE out"
+            )
         return plan_cells(store, registry, machine, [arguments.cell])
     if arguments.command == "status" and not (arguments.grid or described):
         return plan_stored(store, registry, machine)
     grid, preset = arguments.grid or DEFAULT_GRID, arguments.preset or preset
     return plan_grid(store, registry, machine, grid, preset, tokens.only, arguments.seeds, tokens.overrides)
+
+
+def _check_seeds(arguments: argparse.Namespace, tokens: Tokens) -> None:
+    """Raises ConfigError for a number of seeds that cannot be meant, and for one beside seeds that are named."""
+    if arguments.seeds is None:
+        return
+    if not 1 <= arguments.seeds <= MOST_SEEDS:
+        bound = "at least 1" if arguments.seeds < 1 else f"at most {MOST_SEEDS}"
+        raise ConfigError(f"--seeds {arguments.seeds} must be {bound}")
+    if "seed" in parse_only(tokens.only):
+        raise ConfigError("--only seed=N names the seeds and --seeds N counts them: leave one of them out")
 
 
 def _submit(arguments: argparse.Namespace, tokens: Tokens, only_states: tuple[str, ...]) -> int:

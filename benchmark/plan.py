@@ -20,8 +20,6 @@ from benchmark.states import FAILED, State, state_of
 from benchmark.store import Record, Store
 from benchmark.tables import Row
 
-COLUMNS = ("cell", "state", "minutes", "basis")
-
 
 @dataclass
 class Plan:

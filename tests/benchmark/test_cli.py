@@ -88,10 +88,16 @@ def test_only_with_an_equals_sign():
         (["run", "architecture=dit"], "--only architecture=dit"),
         (["run", "extra"], "knows no 'extra'"),
         (["run", "--jobs", "0"], "--jobs 0"),
-        (["run", "--seeds", "0"], "--seeds 0"),
+        (["run", "--seeds", "0"], "--seeds 0 must be at least 1"),
+        (["run", "--seeds", "1001"], "--seeds 1001 must be at most 1000"),
+        (["plan", "--seeds", "999999999"], "must be at most 1000"),
+        (["run", "--cell", "x", "--seeds", "5"], "leave --preset, --only, --seeds and KEY=VALUE out"),
+        (["plan", "--only", "seed=9", "--seeds", "3"], "leave one of them out"),
+        (["run", "--seeds", "3", "--only", "architecture=dit", "seed=0,1"], "leave one of them out"),
+        (["prepare", "--dataset", "clevrer_kubric", "--compare-renderers", "0"], "--compare-renderers 0 must be"),
         (["run", "--only-state", "bad"], "did you mean"),
         (["run", "--cell", "nothing"], "no cell nothing"),
-        (["run", "--cell", "x", "seed=1"], "leave --preset, --only and KEY=VALUE out"),
+        (["run", "--cell", "x", "seed=1"], "leave --preset, --only, --seeds and KEY=VALUE out"),
         (["run", "--preset", "laptop", "dataset.shapes2d.resolution=36"], "36x36"),
         (["plan", "--plugin", "absent.py"], "absent.py"),
         (["plan", "--format", "xls"], "no format 'xls'"),
@@ -157,6 +163,29 @@ def test_plan_as_json(capsys, results):
     assert main(["plan", "--preset", "smoke", "--format", "json", "--results", str(results)]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["state"] for row in rows} == {"missing"} and all(row["minutes"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("form", [(), ("--format", "json")])
+def test_plan_lists_the_cells_of_the_states_that_were_asked_for(capsys, results, launched, form):
+    main(run(results, "--only", "architecture=dit,givt"))
+    capsys.readouterr()
+    plan = ["plan", *run(results, "--only", "architecture=dit,givt,mar")[1:], *form]
+    for states, listed in (("failed", {"givt"}), ("missing,ok", {"dit", "mar"}), ("stale", set())):
+        assert main([*plan, "--only-state", states]) == 0
+        out = capsys.readouterr().out
+        assert {name for name in ("dit", "givt", "mar") if f"shapes2d-{name}-vq-full-s0-" in out} == listed
+
+
+def test_status_of_more_seeds_tells_those_that_are_missing(capsys, results, launched):
+    main(run(results, "--only", "architecture=dit"))
+    capsys.readouterr()
+    assert main(["status", "--seeds", "2", "--format", "json", "--results", str(results)]) == 0
+    assert {row["cell"].split("-s")[1][0] for row in json.loads(capsys.readouterr().out)} == {"0", "1"}
+
+
+def test_a_help_keeps_its_names(capsys):
+    assert main(["cancel", "--help"]) == 0
+    assert "Cancel what is left in SLURM's queue" in capsys.readouterr().out
 
 
 @pytest.fixture
