@@ -8,26 +8,27 @@ from collections.abc import Sequence
 
 from benchmark import local, slurm, submission, workers
 from benchmark.cell import Cell
-from benchmark.cli import Tokens
+from benchmark.cli import NOT_OK, Tokens
 from benchmark.composer import Composer, evaluation_config
-from benchmark.config import ConfigError, nearest
+from benchmark.config import ConfigError
 from benchmark.files import write_text
-from benchmark.grid import load_grid, parse_only
+from benchmark.grid import load_grid
 from benchmark.leaderboard import SHOWN, columns, rebuild
+from benchmark.leaderboard import leaderboard as rows_of
 from benchmark.machine import Machine, this_machine
-from benchmark.plan import Plan, check_out, check_writable, duration, plan_cells, plan_grid, plan_stored
+from benchmark.options import check_seeds, form_of, jobs_at_once, only_states_of
+from benchmark.plan import Plan, check_folder, check_out, check_writable, duration, plan_cells, plan_grid, plan_stored
 from benchmark.registry import discover
-from benchmark.states import OK, STATES, summary, to_run
+from benchmark.states import OK, summary, to_run
 from benchmark.store import Store
-from benchmark.tables import FORMS, Row, read_csv, render, short, to_csv
+from benchmark.tables import Row, read_csv, render, short, to_csv
 
 DEFAULT_GRID = "all"
-MOST_SEEDS = 1000  # of a setting; beyond that it is a slip, and composing the cells alone takes minutes
 
 
 def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Run what is not finished, then write the leaderboard, also where something failed."""
-    jobs, only_states = _jobs(arguments.jobs), _only_states(arguments)
+    jobs, only_states = jobs_at_once(arguments.jobs), only_states_of(arguments)
     if arguments.dry_run and not arguments.slurm:
         raise ConfigError("--dry-run shows what --slurm would submit; `plan` shows what a run here would do")
     if arguments.slurm:
@@ -65,11 +66,11 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """A table of every cell with state, minutes and basis; totals; nothing is started or written."""
-    only_states = _only_states(arguments)
+    only_states = only_states_of(arguments)
     plan = _plan(arguments, tokens)
     rows = [row for row in plan.rows() if not only_states or row["state"] in only_states]
     if arguments.format:
-        _say(render(rows, ("cell", "state", "minutes", "basis"), _form(arguments.format)))
+        _say(render(rows, ("cell", "state", "minutes", "basis"), form_of(arguments.format)))
         return 0
     selected = to_run(plan.states, only_states)
     at_once = min(workers.auto_jobs(plan.threads * plan.devices, local.gpus(plan)), max(1, len(selected)))
@@ -82,7 +83,7 @@ def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def status(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """A table of states and reasons; without a selection, of every cell that the results folder has."""
-    only_states = _only_states(arguments)
+    only_states = only_states_of(arguments)
     plan = _plan(arguments, tokens)
     waiting = slurm.queued(plan.store.results)
     rows: list[Row] = [
@@ -92,7 +93,7 @@ def status(arguments: argparse.Namespace, tokens: Tokens) -> int:
     ]
     shown = ("cell", "state", "reason")
     if arguments.format:
-        _say(render(rows, shown, _form(arguments.format)))
+        _say(render(rows, shown, form_of(arguments.format)))
     else:
         _say(*plan.notes, _table(rows, shown) if rows else f"no cells in {plan.store.results}")
     return 0
@@ -100,20 +101,23 @@ def status(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def leaderboard(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write the tables again from all records, and show the leaderboard."""
-    check_writable(arguments.results)
-    form = _form(arguments.format) if arguments.format else ""
-    rows = rebuild(Store(arguments.results))
+    check_folder(arguments.results, must_exist=True)
+    form = form_of(arguments.format) if arguments.format else ""
+    store = Store(arguments.results)
+    written = _can_write(store, "leaderboard.csv and summary.csv")
+    rows = rebuild(store) if written else rows_of(store.records())
     if form:
         _say(render(rows, columns(rows), form))
     elif rows:
-        _say(render(rows, SHOWN, "md"), f"-> {arguments.results}/leaderboard.csv and summary.csv")
+        _say(render(rows, SHOWN, "md"), *[f"-> {arguments.results}/leaderboard.csv and summary.csv"] * written)
     else:
         _say(f"no records in {arguments.results.absolute()}: `python -m benchmark run` makes some")
-    return 0
+    return 0 if written or form else NOT_OK
 
 
 def report(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write the tables again, and the page over them."""
+    check_folder(arguments.results, must_exist=True)
     check_writable(arguments.results)
     store, registry = Store(arguments.results), discover(arguments.plugin)
     rows = rebuild(store)
@@ -125,8 +129,8 @@ def report(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Decide every claim from the records of a results folder, or from the rows of a table."""
-    form = _form(arguments.format) if arguments.format else ""
-    out = arguments.out
+    form = form_of(arguments.format) if arguments.format else ""
+    out, written = arguments.out, True
     if out:
         check_out(out)
     from benchmark import claims, evidence
@@ -139,20 +143,23 @@ def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
             raise ConfigError(f"There is no table {arguments.table}; --table takes a leaderboard.csv")
         found = evidence.of_table(read_csv(arguments.table))
     else:
-        check_writable(arguments.results)
-        found = evidence.of_store(Store(arguments.results))
-        out = out or arguments.results / "verdicts.csv"
+        check_folder(arguments.results, must_exist=True)
+        store = Store(arguments.results)
+        found = evidence.of_store(store)
+        if not out and (written := _can_write(store, "verdicts.csv")):
+            out = arguments.results / "verdicts.csv"
     rows = claims.verdicts(claims.load_claims(), found, composer)
     _say(render(rows, claims.COLUMNS, form) if form else claims.shown(rows))
     if out:
         write_text(out, to_csv(rows, claims.COLUMNS))
         if not form:
             _say(f"-> {out}")
-    return 0
+    return 0 if written or form else NOT_OK
 
 
 def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Sample and judge a finished cell again; the record stays, evaluations/NAME.json is added."""
+    check_folder(arguments.results)
     store, registry = Store(arguments.results), discover(arguments.plugin)
     cell = Cell.read(store.cell(arguments.cell).config)
     check_writable(store.results)
@@ -167,14 +174,16 @@ def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write a dataset's images, or check those that are there against their manifest."""
     if arguments.compare_renderers is not None and arguments.compare_renderers < 1:
         raise ConfigError(f"--compare-renderers {arguments.compare_renderers} must be at least 1 scene")
+    check_folder(arguments.results)
     store, registry = Store(arguments.results), discover(arguments.plugin)
-    check_writable(store.results)
     if arguments.cell:
         cell = Cell.read(store.cell(arguments.cell).config)
+        check_writable(store.results)
         local.fix_threads(cell)
         from benchmark import preparation
 
         return preparation.prepare_cell(cell, store, registry)
+    check_writable(store.results)
     only = [f"dataset={arguments.dataset}"]
     plan = plan_grid(store, registry, this_machine(), DEFAULT_GRID, arguments.preset, only, 1, tokens.overrides)
     cell = next(iter(plan.cells.values()))
@@ -205,6 +214,7 @@ def speed(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Cancel what is left of this results folder's submissions; other jobs stay."""
+    check_folder(arguments.results)
     jobs = slurm.cancel(arguments.results.absolute())
     _say(f"cancelled {', '.join(jobs)}" if jobs else f"nothing of {arguments.results.absolute()} is in the queue")
     return 0
@@ -212,7 +222,8 @@ def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def _plan(arguments: argparse.Namespace, tokens: Tokens, machine: Machine | None = None, preset: str = "auto") -> Plan:
     """What options, filters and overrides select, for this machine or another; `preset` is meant where none is named."""
-    _check_seeds(arguments, tokens)
+    check_seeds(arguments, tokens.only)
+    check_folder(arguments.results)
     store, registry, machine = Store(arguments.results), discover(arguments.plugin), machine or this_machine()
     described = arguments.preset or tokens.only or tokens.overrides or arguments.seeds
     if arguments.cell:
@@ -225,17 +236,6 @@ def _plan(arguments: argparse.Namespace, tokens: Tokens, machine: Machine | None
         return plan_stored(store, registry, machine)
     grid, preset = arguments.grid or DEFAULT_GRID, arguments.preset or preset
     return plan_grid(store, registry, machine, grid, preset, tokens.only, arguments.seeds, tokens.overrides)
-
-
-def _check_seeds(arguments: argparse.Namespace, tokens: Tokens) -> None:
-    """Raises ConfigError for a number of seeds that cannot be meant, and for one beside seeds that are named."""
-    if arguments.seeds is None:
-        return
-    if not 1 <= arguments.seeds <= MOST_SEEDS:
-        bound = "at least 1" if arguments.seeds < 1 else f"at most {MOST_SEEDS}"
-        raise ConfigError(f"--seeds {arguments.seeds} must be {bound}")
-    if "seed" in parse_only(tokens.only):
-        raise ConfigError("--only seed=N names the seeds and --seeds N counts them: leave one of them out")
 
 
 def _submit(arguments: argparse.Namespace, tokens: Tokens, only_states: tuple[str, ...]) -> int:
@@ -263,24 +263,14 @@ def _power(grid: str) -> list[str]:
     return ["", told, _table(rows, list(rows[0]))]
 
 
-def _jobs(text: str) -> int | str:
-    if text == "auto" or (text.isdecimal() and int(text) > 0):
-        return text if text == "auto" else int(text)
-    raise ConfigError(f"--jobs {text} is neither auto nor a number of cells to run side by side")
-
-
-def _only_states(arguments: argparse.Namespace) -> tuple[str, ...]:
-    names = tuple(filter(None, (arguments.only_state or "").split(",")))
-    for name in names:
-        if name not in STATES:
-            raise ConfigError(f"--only-state: there is no state '{name}'{nearest(name, STATES)}")
-    return names
-
-
-def _form(name: str) -> str:
-    if name not in FORMS:
-        raise ConfigError(f"There is no format '{name}'{nearest(name, FORMS)}")
-    return name
+def _can_write(store: Store, files: str) -> bool:
+    """Whether a results folder takes files; else it is said on stderr, and what is only shown goes on."""
+    try:
+        check_writable(store.results)
+    except ConfigError as error:
+        store.warn(f"{files} not written: {error}")
+        return False
+    return True
 
 
 def _draw(store: Store, rows: list[Row]) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -203,6 +205,27 @@ def plan_stored(store: Store, registry: Registry, machine: Machine) -> Plan:
         except ConfigError as error:
             store.warn(f"left out: {error}")
     return plan
+
+
+def check_folder(results: Path, must_exist: bool = False) -> None:
+    """Ask whether a results folder can be read; a missing one can, unless it must exist.
+
+    Raises:
+        ConfigError: if it is a file, may not be read, or is missing where one is needed.
+    """
+    try:
+        for folder in (results, results / "cells"):
+            with suppress(FileNotFoundError):
+                os.listdir(folder)
+        missing = not results.exists()
+    except NotADirectoryError as error:
+        raise ConfigError(f"{error.filename} is no folder: choose another with --results") from error
+    except OSError as error:
+        reason = f"{error.filename} cannot be read ({error.strerror})"
+        raise ConfigError(f"{reason}: choose another with --results") from error
+    if must_exist and missing:
+        advice = "name another with --results, or let `python -m benchmark run` make it"
+        raise ConfigError(f"There is no results folder {results}; {advice}")
 
 
 def check_writable(folder: Path, option: str = "--results") -> None:
