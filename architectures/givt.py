@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
 from architectures.masking import (
+    SamplingConfig,
     Step,
     decode,
-    decode_table,
     gumbel_noise,
     loss_mask,
     masked_mean,
@@ -45,6 +45,12 @@ class GIVTConfig:
         """Raise ValueError for values that make no mixture."""
         check_ranges("architecture", self, mixtures=(1, math.inf), std_floor=(ABOVE_0, math.inf))
         check_ranges("architecture", self, mean_spread=(0.0, math.inf), sharpness=(0.0, math.inf))
+
+    def check_sampling(self, sampling: SamplingConfig, tokens: int) -> None:
+        """Raise ValueError if guidance is asked for, or there are more decoding steps than tokens."""
+        if sampling.guidance != 1:
+            raise ValueError(f"givt has no guidance; sampling.guidance={sampling.guidance} must be 1")
+        sampling.check_tokens(tokens)
 
 
 @dataclass
@@ -109,9 +115,7 @@ class GIVT(GenerativeModel):
     def __init__(self, config: GIVTConfig, context: Context) -> None:
         super().__init__(config, context)
         config.validate()
-        if context.sampling.guidance != 1:
-            raise ValueError(f"givt has no guidance; sampling.guidance={context.sampling.guidance} must be 1")
-        decode_table(context.tokens, context.sampling.decode_steps)  # refuse now what sampling would refuse later
+        config.check_sampling(context.sampling, context.tokens)  # refuse now what sampling would refuse later
         width, channels = context.trunk.width, context.channels
         self.embed_token = nn.Linear(channels, width)
         xavier_init(self.embed_token)

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
 from architectures.diffusion import Network, guide_prediction, make_process
-from architectures.masking import Step, decode, decode_table, loss_mask, masked_mean, mean_loss_share, sample_mask
+from architectures.masking import (
+    NO_CONFIDENCE,
+    SamplingConfig,
+    Step,
+    decode,
+    loss_mask,
+    masked_mean,
+    mean_loss_share,
+    sample_mask,
+)
 from architectures.transformer import TimestepEmbedder, modulate, xavier_init
 from datasets.ranges import check_ranges
 
@@ -38,6 +47,12 @@ class MARConfig:
             raise ValueError(
                 f"architecture.guidance_schedule={self.guidance_schedule} is unknown; use constant or linear"
             )
+
+    def check_sampling(self, sampling: SamplingConfig, tokens: int) -> None:
+        """Raise ValueError for more decoding steps than tokens, and for an order that needs probabilities of tokens."""
+        if sampling.order == "confidence":
+            raise ValueError(NO_CONFIDENCE)
+        sampling.check_tokens(tokens)
 
 
 class HeadBlock(nn.Module):
@@ -96,7 +111,7 @@ class MAR(GenerativeModel):
         config.validate()
         width, channels = context.trunk.width, context.channels
         self.process = make_process(context.diffusion)
-        decode_table(context.tokens, context.sampling.decode_steps)  # refuse now what sampling would refuse later
+        config.check_sampling(context.sampling, context.tokens)  # refuse now what sampling would refuse later
         self.embed_token = nn.Linear(channels, width)
         self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
         self.trunk = self.make_trunk()

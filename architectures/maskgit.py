@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from architectures.base import Context, GenerativeModel, architecture
 from architectures.conditioning import Condition
 from architectures.masking import (
+    SamplingConfig,
     Step,
     decode,
-    decode_table,
     guide,
     loss_mask,
     masked_mean,
@@ -39,6 +39,10 @@ class MaskGITConfig:
         if self.input not in ("codes", "latents"):
             raise ValueError(f"architecture.input={self.input} is unknown; use codes or latents")
 
+    def check_sampling(self, sampling: SamplingConfig, tokens: int) -> None:
+        """Raise ValueError for more decoding steps than tokens."""
+        sampling.check_tokens(tokens)
+
 
 @architecture("maskgit", MaskGITConfig)
 class MaskGIT(GenerativeModel):
@@ -56,7 +60,7 @@ class MaskGIT(GenerativeModel):
         config.validate()
         if context.codebook is None:
             raise ValueError(f"{self.name} models codes and this tokenizer has none; use tokenizer=vq")
-        decode_table(context.tokens, context.sampling.decode_steps)  # refuse now what sampling would refuse later
+        config.check_sampling(context.sampling, context.tokens)  # refuse now what sampling would refuse later
         (codes, channels), width = context.codebook.shape, context.trunk.width
         self.register_buffer("codebook", context.codebook, persistent=False)  # (K, C)
         self.embed_token = nn.Embedding(codes, width) if config.input == "codes" else nn.Linear(channels, width)

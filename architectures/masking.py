@@ -18,6 +18,7 @@ from architectures.shares import draw
 from datasets.ranges import check_ranges
 
 RATIO_LAWS = ("cosine", "arccos", "truncnorm", "givt")
+NO_CONFIDENCE = "sampling.order=confidence needs a model with token probabilities; use order=random"
 
 
 @dataclass
@@ -67,6 +68,10 @@ class SamplingConfig:
         _check_choice("sampling.schedule", self.schedule, ("maskgit", "mar"))
         check_ranges("sampling", self, decode_steps=(0, math.inf), temperature=(0.0, math.inf))
         check_ranges("sampling", self, choice_temperature=(0.0, math.inf), guidance=(-math.inf, math.inf))
+
+    def check_tokens(self, tokens: int) -> None:
+        """Raise ValueError for more steps than tokens, of which each step decides at least one."""
+        _check_steps(self.decode_steps, tokens)
 
 
 def mask_ratio(uniform: Tensor, law: str) -> Tensor:
@@ -140,8 +145,7 @@ def decode_table(tokens: int, steps: int, schedule: str = "maskgit") -> tuple[in
         ValueError: for more steps than tokens.
     """
     steps = steps or tokens
-    if steps > tokens:
-        raise ValueError(f"sampling.decode_steps={steps} exceeds the {tokens} tokens; use at most {tokens}, or 0")
+    _check_steps(steps, tokens)
     real = np.float32 if schedule == "maskgit" else np.float64
     table, current = [], tokens
     for step in range(1, steps):
@@ -198,7 +202,7 @@ def decode_steps(
         yield state
         if config.order == "confidence":
             if confidence is None:
-                raise ValueError("sampling.order=confidence needs a model with token probabilities; use order=random")
+                raise ValueError(NO_CONFIDENCE)
             noise = gumbel_noise((batch, tokens), generator, state.device) if gumbel is None else gumbel[step]
             annealed = config.choice_temperature * (1 - (step + 1) / len(table))
             rank = confidence_rank(confidence.float() + annealed * noise, known)
@@ -219,6 +223,11 @@ def gumbel_noise(shape: tuple[int, ...], generator: torch.Generator, device: tor
 def _rank(scores: Tensor) -> Tensor:
     """Position (B, N) of each score in its sorted row; 0 is the lowest."""
     return scores.argsort(dim=1, stable=True).argsort(dim=1)
+
+
+def _check_steps(steps: int, tokens: int) -> None:
+    if steps > tokens:
+        raise ValueError(f"sampling.decode_steps={steps} exceeds the {tokens} tokens; use at most {tokens}, or 0")
 
 
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

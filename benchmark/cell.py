@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,10 @@ from benchmark.config import ConfigError, hashed_part, read_yaml, stable_hash
 from benchmark.files import write_text
 
 ARTEFACT_DIGITS = 16
+
+
+class DamagedConfig(ConfigError):
+    """A cell's config is missing, cut off, or something else altogether; the message says how to get it back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,18 +170,22 @@ class Cell:
         """The cell whose config was written there.
 
         Raises:
-            ConfigError: if there is none, it is no cell's, or it was changed by hand: its id is no longer the folder's name.
+            DamagedConfig: if the cell has a folder, and no config there from which it could be made.
+            ConfigError: if there is no cell, or its config was changed by hand: its id is no longer the folder's name.
         """
-        if not path.parent.is_dir():
-            raise ConfigError(f"There is no cell {path.parent.name} in {path.parent.parent}; `status` lists them")
-        if not path.is_file():
-            raise ConfigError(f"{path} is gone: the command that selects this cell writes it again")
-        cell = Cell(read_yaml(path))
+        folder = path.parent
+        if not os.path.isdir(folder):
+            raise ConfigError(f"There is no cell {folder.name} in {folder.parent}; `status` lists them")
+        remedy = f"run the grid that {folder.name} came from again, which writes it anew"
+        if not os.path.lexists(path):
+            raise DamagedConfig(f"{path} is missing: {remedy}")
         try:
-            described = cell.id
+            cell = Cell(read_yaml(path))
+            found = cell.id
+        except ConfigError as error:
+            raise DamagedConfig(f"{error}: {remedy}") from error
         except (KeyError, TypeError, AttributeError) as error:
-            remedy = "remove it, and the command that selects this cell writes it again"
-            raise ConfigError(f"{path} is no config of a cell: {remedy}") from error
-        if described != path.parent.name:
-            raise ConfigError(f"{path} was changed: it describes {described}. Undo that, or run with KEY=VALUE instead")
+            raise DamagedConfig(f"{path} is no cell's config: {remedy}") from error
+        if found != folder.name:
+            raise ConfigError(f"{path} was changed: it describes {found}. Undo that, or run with KEY=VALUE instead")
         return cell

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from benchmark.config import ConfigError, Override, nearest
+from benchmark.config import ConfigError, Override, check_name, nearest
 from benchmark.files import NoHardLinks, Unwritable, unwritable_explained
 
 NOT_OK, WRONG_INPUT, CUT_OFF = 1, 2, 75  # of these, 1 and 75 are the launcher's as well
@@ -164,9 +164,8 @@ def _add_speed(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_command(commands: argparse._SubParsersAction, name: str, help_text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", allow_abbrev=False
-    )
+    description = f"{help_text[0].upper()}{help_text[1:]}."  # `capitalize` would make slurm of SLURM
+    parser = commands.add_parser(name, help=help_text, description=description, allow_abbrev=False)
     if name != "speed":
         parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: ./results")
     if name not in ("leaderboard", "cancel"):
@@ -197,7 +196,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGUSR1, _end_now)  # the warning may come before anything has begun
     try:
         arguments, tokens = _parse(parser, argv)
-        _check_results(getattr(arguments, "results", Path()))
         from benchmark import commands
 
         with unwritable_explained(getattr(arguments, "results", Path.cwd())):
@@ -213,14 +211,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `plan | head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (so that the interpreter's last flush does not fail too)
         return 0
-
-
-def _check_results(results: Path) -> None:
-    """Raises ConfigError for what can hold no results and never will."""
-    if results.exists() and not results.is_dir():
-        raise ConfigError(f"--results {results} is a file: name a folder")
-    if results.is_dir() and not os.access(results, os.R_OK | os.X_OK):
-        raise ConfigError(f"--results {results} cannot be read: change its permissions, or name another folder")
 
 
 def _complain(sentence: str) -> None:
@@ -252,4 +242,12 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
         raise ConfigError(f"{arguments.command} knows no '{unknown[0]}'{nearest(unknown[0], options)}")
     if tokens.overrides and arguments.command in ("leaderboard", "cancel", "report"):
         raise ConfigError(f"{arguments.command} takes no KEY=VALUE: leave {tokens.overrides[0].key} out")
+    _check_names(arguments)
     return arguments, tokens
+
+
+def _check_names(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for a name of a cell or an evaluation that could lead out of its folder."""
+    for option in ("cell", "name"):
+        if (given := getattr(arguments, option, None)) is not None:
+            check_name(given, f"--{option}")

@@ -7,27 +7,27 @@ import os
 
 from benchmark import local, slurm, submission, workers
 from benchmark.cell import Cell
-from benchmark.cli import Tokens
+from benchmark.cli import NOT_OK, Tokens
 from benchmark.composer import Composer, evaluation_config
-from benchmark.config import ConfigError, check_name, nearest
+from benchmark.config import ConfigError
 from benchmark.files import write_text
 from benchmark.grid import load_grid
 from benchmark.leaderboard import SHOWN, columns, rebuild
 from benchmark.leaderboard import leaderboard as rows_of
 from benchmark.machine import Machine, this_machine
-from benchmark.plan import Plan, check_out, check_there, check_writable, duration, plan_cells, plan_grid, plan_stored
+from benchmark.options import check_seeds, form_of, jobs_at_once, only_states_of
+from benchmark.plan import Plan, check_folder, check_out, check_writable, duration, plan_cells, plan_grid, plan_stored
 from benchmark.registry import discover
-from benchmark.states import OK, STATES, summary, to_run
+from benchmark.states import OK, summary, to_run
 from benchmark.store import Store
-from benchmark.tables import FORMS, Row, render, terminal, to_csv
+from benchmark.tables import Row, render, terminal, to_csv
 
 DEFAULT_GRID = "all"
-MOST_SEEDS = 1000  # of a setting; a typing error may ask for more, nobody else does
 
 
 def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Run what is not finished, then write the leaderboard, also where something failed."""
-    jobs, only_states = _jobs(arguments.jobs), _only_states(arguments)
+    jobs, only_states = jobs_at_once(arguments.jobs), only_states_of(arguments)
     if arguments.dry_run and not arguments.slurm:
         raise ConfigError("--dry-run shows what --slurm would submit; `plan` shows what a run here would do")
     if arguments.slurm:
@@ -65,11 +65,11 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """A table of every cell with state, minutes and basis; totals; nothing is started or written."""
-    only_states = _only_states(arguments)
+    only_states = only_states_of(arguments)
     plan = _plan(arguments, tokens)
     rows = [row for row in plan.rows() if not only_states or row["state"] in only_states]
     if arguments.format:
-        _say(render(rows, ("cell", "state", "minutes", "basis"), _form(arguments.format)))
+        _say(render(rows, ("cell", "state", "minutes", "basis"), form_of(arguments.format)))
         return 0
     selected = to_run(plan.states, only_states)
     at_once = min(workers.auto_jobs(plan.threads * plan.devices, local.gpus(plan)), max(1, len(selected)))
@@ -84,7 +84,7 @@ def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def status(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """A table of states and reasons; without a selection, of every cell that the results folder has."""
-    only_states = _only_states(arguments)
+    only_states = only_states_of(arguments)
     plan = _plan(arguments, tokens)
     waiting = slurm.queued(plan.store.results)
     rows: list[Row] = [
@@ -94,7 +94,7 @@ def status(arguments: argparse.Namespace, tokens: Tokens) -> int:
     ]
     shown = ("cell", "state", "reason")
     if arguments.format:
-        _say(render(rows, shown, _form(arguments.format)))
+        _say(render(rows, shown, form_of(arguments.format)))
     else:
         _say(*plan.notes, terminal(rows, shown) if rows else f"no cells in {plan.store.results}")
     return 0
@@ -102,26 +102,23 @@ def status(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def leaderboard(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write the tables again from all records, and show the leaderboard."""
-    check_there(arguments.results)
-    form = _form(arguments.format) if arguments.format else ""
-    store, written = Store(arguments.results), f"-> {arguments.results}/leaderboard.csv and summary.csv"
-    try:
-        check_writable(arguments.results)
-        rows = rebuild(store)
-    except ConfigError as error:  # somebody else's results, which may still be read
-        rows, written = rows_of(store.records()), f"not written: {error}"
+    check_folder(arguments.results, must_exist=True)
+    form = form_of(arguments.format) if arguments.format else ""
+    store = Store(arguments.results)
+    written = _can_write(store, "leaderboard.csv and summary.csv")
+    rows = rebuild(store) if written else rows_of(store.records())
     if form:
         _say(render(rows, columns(rows), form))
     elif rows:
-        _say(render(rows, SHOWN, "md"), written)
+        _say(render(rows, SHOWN, "md"), *[f"-> {arguments.results}/leaderboard.csv and summary.csv"] * written)
     else:
         _say(f"no records in {arguments.results.absolute()}: `python -m benchmark run` makes some")
-    return 0
+    return 0 if written or form else NOT_OK
 
 
 def report(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write the tables again, and the page over them."""
-    check_there(arguments.results)
+    check_folder(arguments.results, must_exist=True)
     check_writable(arguments.results)
     store, registry = Store(arguments.results), discover(arguments.plugin)
     rows = rebuild(store)
@@ -133,8 +130,8 @@ def report(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Decide every claim from the records of a results folder, or from the rows of a table."""
-    form = _form(arguments.format) if arguments.format else ""
-    out = arguments.out
+    form = form_of(arguments.format) if arguments.format else ""
+    out, written = arguments.out, True
     if out:
         check_out(out)
     from benchmark import claims, evidence
@@ -147,24 +144,23 @@ def claims(arguments: argparse.Namespace, tokens: Tokens) -> int:
             raise ConfigError(f"There is no table {arguments.table}; --table takes a leaderboard.csv")
         found = evidence.of_table(arguments.table)
     else:
-        check_there(arguments.results)
-        found = evidence.of_store(Store(arguments.results))
-        if not out:
+        check_folder(arguments.results, must_exist=True)
+        store = Store(arguments.results)
+        found = evidence.of_store(store)
+        if not out and (written := _can_write(store, "verdicts.csv")):
             out = arguments.results / "verdicts.csv"
-            check_writable(arguments.results)
     rows = claims.verdicts(claims.load_claims(), found, composer)
     _say(render(rows, claims.COLUMNS, form) if form else claims.shown(rows))
     if out:
         write_text(out, to_csv(rows, claims.COLUMNS))
         if not form:
             _say(f"-> {out}")
-    return 0
+    return 0 if written or form else NOT_OK
 
 
 def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Sample and judge a finished cell again; the record stays, evaluations/NAME.json is added."""
-    for option in ("cell", "name"):
-        check_name(getattr(arguments, option), f"--{option}")
+    check_folder(arguments.results)
     store, registry = Store(arguments.results), discover(arguments.plugin)
     cell = Cell.read(store.cell(arguments.cell).config)
     check_writable(store.results)
@@ -177,15 +173,18 @@ def evaluate(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def prepare(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Write a dataset's images, or check those that are there against their manifest."""
+    if arguments.compare_renderers is not None and arguments.compare_renderers < 1:
+        raise ConfigError(f"--compare-renderers {arguments.compare_renderers} must be at least 1 scene")
+    check_folder(arguments.results)
     store, registry = Store(arguments.results), discover(arguments.plugin)
-    check_writable(store.results)
-    if arguments.cell is not None:
-        check_name(arguments.cell, "--cell")
+    if arguments.cell:
         cell = Cell.read(store.cell(arguments.cell).config)
+        check_writable(store.results)
         local.fix_threads(cell)
         from benchmark import preparation
 
         return preparation.prepare_cell(cell, store, registry)
+    check_writable(store.results)
     only = [f"dataset={arguments.dataset}"]
     plan = plan_grid(store, registry, this_machine(), DEFAULT_GRID, arguments.preset, only, 1, tokens.overrides)
     cell = next(iter(plan.cells.values()))
@@ -216,6 +215,7 @@ def speed(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:
     """Cancel what is left of this results folder's submissions; other jobs stay."""
+    check_folder(arguments.results)
     jobs = slurm.cancel(arguments.results.absolute())
     _say(f"cancelled {', '.join(jobs)}" if jobs else f"nothing of {arguments.results.absolute()} is in the queue")
     return 0
@@ -223,15 +223,12 @@ def cancel(arguments: argparse.Namespace, tokens: Tokens) -> int:
 
 def _plan(arguments: argparse.Namespace, tokens: Tokens, machine: Machine | None = None, preset: str = "auto") -> Plan:
     """What options, filters and overrides select, for this machine or another; `preset` is meant where none is named."""
-    if arguments.seeds is not None and not 1 <= arguments.seeds <= MOST_SEEDS:
-        raise ConfigError(f"--seeds {arguments.seeds} must lie between 1 and {MOST_SEEDS}")
-    if arguments.seeds is not None and any(text.startswith("seed=") for text in tokens.only):
-        raise ConfigError("--only seed=... names the seeds and --seeds counts them: leave one of the two out")
+    check_seeds(arguments, tokens.only)
+    check_folder(arguments.results)
     store, registry, machine = Store(arguments.results), discover(arguments.plugin), machine or this_machine()
-    described = arguments.preset or tokens.only or tokens.overrides
-    if arguments.cell is not None:
-        check_name(arguments.cell, "--cell")
-        if described or arguments.seeds is not None:
+    described = arguments.preset or tokens.only or tokens.overrides or arguments.seeds
+    if arguments.cell:
+        if described:
             raise ConfigError(
                 "--cell runs what its config.yaml says: leave --preset, --only, --seeds and KEY=VALUE out"
             )
@@ -255,24 +252,14 @@ def _submit(arguments: argparse.Namespace, tokens: Tokens, only_states: tuple[st
     return submission.submit(plan, selected, site, options, arguments.dry_run)
 
 
-def _jobs(text: str) -> int | str:
-    if text == "auto" or (text.isdecimal() and int(text) > 0):
-        return text if text == "auto" else int(text)
-    raise ConfigError(f"--jobs {text} is neither auto nor a number of cells to run side by side")
-
-
-def _only_states(arguments: argparse.Namespace) -> tuple[str, ...]:
-    names = tuple(filter(None, (arguments.only_state or "").split(",")))
-    for name in names:
-        if name not in STATES:
-            raise ConfigError(f"--only-state: there is no state '{name}'{nearest(name, STATES)}")
-    return names
-
-
-def _form(name: str) -> str:
-    if name not in FORMS:
-        raise ConfigError(f"There is no format '{name}'{nearest(name, FORMS)}")
-    return name
+def _can_write(store: Store, files: str) -> bool:
+    """Whether a results folder takes files; else it is said on stderr, and what is only shown goes on."""
+    try:
+        check_writable(store.results)
+    except ConfigError as error:
+        store.warn(f"{files} not written: {error}")
+        return False
+    return True
 
 
 def _draw(store: Store, rows: list[Row]) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
@@ -155,23 +157,9 @@ class Composer:
 
     def _check(self, config: Mapping[str, Any]) -> FactorSpace | None:
         """What the parts refuse, each on its own and together, before any work; the factors, if the dataset tells them."""
-        built = self.schema.validate(config)
-        curve = at_the_curve(config)
+        built = _check_together(config, self.schema)
         try:
-            if curve != config:
-                self.schema.validate(curve)
-        except ConfigError as error:
-            raise ConfigError(refusal(config, error)) from error
-        architecture = built.get("architecture")
-        if architecture and hasattr(architecture, "check_trunk"):
-            with named("architecture", f"architecture.{config['architecture']['name']}"):
-                architecture.check_trunk(built["trunk"])
-        dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
-        try:
-            if tokenizer and (side := getattr(dataset, "resolution", None)):
-                frames = getattr(dataset, "frames", None)  # images have none
-                tokenizer.grid((*filter(None, [frames]), 3, side, side), f"tokenizer.{config['tokenizer']['name']}")
-            space = getattr(dataset, "space", None)
+            space = getattr(built.get("dataset"), "space", None)
             if not isinstance(space, FactorSpace):
                 return None
             resolve_split(SplitConfig(**config["split"]), space)
@@ -199,7 +187,57 @@ def evaluation_config(config: Mapping[str, Any], registry: Registry, overrides: 
     trained = {name: {key: config[name][key] for key in keys if key in config[name]} for name, keys in own.items()}
     whole = schema.compose([Layer("config.yaml", trained)], overrides)
     changed = {name: whole[name] | _settle(schema.classes[name], whole[name]) for name in EVALUATION_SECTIONS}
+    for kind in NAMED:
+        registry.entry(kind, config[kind]["name"])  # a plug-in's, without --plugin: says so
+    _check_together({**config, **changed}, schema)
     return {**config, **changed}
+
+
+def _check_together(config: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    """Every section as its dataclass, after asking whether the samplers of the end and of the curve are possible.
+
+    Raises:
+        ConfigError: for what `_built` refuses of either.
+    """
+    built, curve = _built(config, schema), at_the_curve(config)
+    try:
+        if curve != config:
+            _built(curve, schema)
+    except ConfigError as error:
+        raise ConfigError(refusal(config, error)) from error
+    return built
+
+
+def _built(config: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    """Every section as its dataclass, after asking what they refuse of one another.
+
+    Raises:
+        ConfigError: for what a section refuses on its own, for images that the tokenizer cannot divide, and for a trunk
+            or a sampler that the architecture's config refuses (by its ``check_trunk`` and ``check_sampling``).
+    """
+    built = schema.validate(config)
+    architecture: Any = built.get("architecture")
+    tokens = _tokens(config, built)
+    with suppress(NameError), named("architecture", f"architecture.{config['architecture']['name']}"):
+        if hasattr(architecture, "check_trunk"):
+            architecture.check_trunk(built["trunk"])
+        if tokens is not None and hasattr(architecture, "check_sampling"):
+            architecture.check_sampling(built["sampling"], tokens)
+    return built
+
+
+def _tokens(config: Mapping[str, Any], built: Mapping[str, Any]) -> int | None:
+    """How many tokens an image or clip is divided into; None where dataset or tokenizer do not tell before they work."""
+    dataset, tokenizer = built.get("dataset"), built.get("tokenizer")
+    side = getattr(dataset, "resolution", None)
+    if not tokenizer or not side:
+        return None
+    frames = getattr(dataset, "frames", None)  # images have none
+    try:
+        grid = tokenizer.grid((*filter(None, [frames]), 3, side, side), f"tokenizer.{config['tokenizer']['name']}")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return math.prod(grid)
 
 
 def _settle(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:

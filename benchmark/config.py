@@ -22,6 +22,7 @@ from datasets.ranges import check_ranges
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 COMMAND_LINE = "command line"
+LONGEST_NAME = 200  # a file's may have 255 bytes on most file systems, and ours get an ending
 NOT_HASHED = ("slurm", "paths", "jobs", "changed")  # where, how many at once, what is told of it: no bit of the result
 # Of `trainer`: where and how fast, not what. Bits change; a setting does not.
 HARDWARE = ("device", "devices", "nodes", "precision", "threads", "compile", "log_every", "keep_checkpoints")
@@ -159,11 +160,12 @@ def instantiate(config_class: type[T], values: Mapping[str, Any]) -> T:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as plain values; ``1e-3`` is a number here, which plain PyYAML reads as text."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, UnicodeError) as error:
+    except (OSError, UnicodeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values")
@@ -177,8 +179,9 @@ def is_name(name: str) -> bool:
 
 def check_name(name: str, option: str) -> None:
     """Raises ConfigError unless what an option names can be a file in a folder of ours and nowhere else."""
-    if not is_name(name):
-        raise ConfigError(f"{option} {name!r} is no name: use letters, digits, '.', '-', '+' and '_', a dot not first")
+    if not is_name(name) or len(name) > LONGEST_NAME:
+        rule = f"use up to {LONGEST_NAME} letters, digits, '.', '-', '+' and '_', of these only '_' first"
+        raise ConfigError(f"{option} {name!r} is no name: {rule}")
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

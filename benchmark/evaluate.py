@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,11 +175,27 @@ def level_means(figures: Mapping[str, Any], space: FactorSpace, train: tuple[Com
     return means
 
 
+@contextmanager
+def _refusals_told(cell_id: str) -> Iterator[None]:
+    """What an architecture refuses of settings that it was not trained with is wrong input.
+
+    Raises:
+        ConfigError: in place of any other ValueError.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{cell_id} cannot be sampled with these settings: {error}") from error
+
+
 def evaluate_again(cell: Cell, config: Mapping[str, Any], store: Store, registry: Registry, name: str) -> int:
     """Sample and judge a finished cell with other sampling settings into ``evaluations/NAME.json``; the record stays.
 
     Raises:
-        ConfigError: if the cell has no averaged weights of its last step, is being worked on, or cannot be sampled like that.
+        ConfigError: if the cell has no averaged weights of its last step, if somebody works on it, and if its
+            architecture refuses the settings.
     """
     paths = store.cell(cell.id)
     weights = average_path(paths.checkpoints, cell.config["trainer"]["max_steps"])
@@ -188,18 +205,17 @@ def evaluate_again(cell: Cell, config: Mapping[str, Any], store: Store, registry
         )
     lease = store.cell_lease(cell.id)
     if lease is None:
-        raise ConfigError(f"{cell.id} is being worked on; wait for it to end")
+        raise ConfigError(f"{cell.id} is being worked on ({store.cell_holder(cell.id)}); wait for it to end")
     with lease, lease.kept():
         artefacts = Artefacts(dataclasses.replace(cell, config=config), store, registry, began_as=cell.id)
-        try:
+        with _refusals_told(cell.id):
             model = build_model(artefacts)
-        except ValueError as error:  # a setting of sampling that this model cannot have
-            raise ConfigError(str(error)) from error
         compile_networks(artefacts, model)  # as when it was trained: the same bits
         if model.ema is None:
             raise RuntimeError("the model has no averaged weights")
         model.ema.load(load_file(weights))
-        evaluations = sample_and_judge(artefacts, model)
+        with _refusals_told(cell.id):
+            evaluations = sample_and_judge(artefacts, model)
         found = shares(artefacts, evaluations) | compared(artefacts, evaluations)
         now, trained = hashed_part(config), hashed_part(cell.config)
         changed = {section: values for section, values in config.items() if now.get(section) != trained.get(section)}

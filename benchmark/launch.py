@@ -35,8 +35,8 @@ def run_cells(
     *,
     gpus: Sequence[str] = (),
     extra_args: Sequence[str] = (),
+    failed_record: Callable[[str, str], Record],
     ended_before: Mapping[str, int] | None = None,
-    failed_record: Callable[[str, str], Record] | None = None,
     estimates: Mapping[str, float] | None = None,
     command: Callable[[str], Sequence[str]] | None = None,
     forks: bool = False,
@@ -52,8 +52,8 @@ def run_cells(
         threads: of each worker.
         gpus: the devices to share out, as `workers.gpu_names` names them; empty on a CPU.
         extra_args: for each worker, after ``run --cell ID --results DIR``.
-        ended_before: `Store.record_count` of each cell at the time it was chosen; by default, now.
         failed_record: makes the record of a cell whose worker could not write one, from its id and the reason.
+        ended_before: `Store.record_count` of each cell at the time it was chosen; by default, now.
         estimates: minutes a cell, for the time left.
         command: the command line of a cell's worker, instead of ``python -m benchmark run --cell ID``.
         forks: fork workers from one process that has imported all they need (`benchmark.nursery`); on a CPU only.
@@ -75,7 +75,7 @@ def run_cells(
         if forks
         else Spawner(command or (lambda cell_id: [*BENCHMARK, *arguments(cell_id)])),
         {cell_id: store.record_count(cell_id) for cell_id in cell_ids} | dict(ended_before or {}),
-        failed_record or (lambda cell_id, reason: {"cell": cell_id, "state": "failed", "reason": reason}),
+        failed_record,
         slots,
         GridProgress(store, cell_ids, estimates, len(slots), interval, say),
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from benchmark import fingerprints
-from benchmark.cell import Cell
+from benchmark.cell import Cell, DamagedConfig
 from benchmark.composer import Composer, LeftOut
 from benchmark.config import NAMED, ConfigError, Override
 from benchmark.estimate import GIGABYTE, Estimate, Estimator, disk_bytes, total_minutes
@@ -96,10 +98,25 @@ class Plan:
         return sorted(names, key=lambda name: (self.cells[name].seed, -self.estimates[name].minutes))
 
     def write_configs(self, names: Sequence[str]) -> None:
-        """Write what ``run --cell ID`` reads."""
-        for name in names:
-            if not (path := self.store.cell(name).config).exists():
-                self.cells[name].write(path)
+        """Write what ``run --cell ID`` reads; also of further cells with a folder, where it is missing or damaged."""
+        there = set(self.store.cell_ids())
+        for name, cell in self.cells.items():
+            if name in there:
+                self._mend_config(cell)
+            elif name in names:
+                cell.write(self.store.cell(name).config)
+
+    def _mend_config(self, cell: Cell) -> None:
+        """Write a config anew that cannot be read; one that was changed by hand is left to who changed it."""
+        path = self.store.cell(cell.id).config
+        try:
+            Cell.read(path)
+        except DamagedConfig:
+            if path.exists():
+                path.replace(path.with_name("config.damaged.yaml"))
+            cell.write(path)
+        except ConfigError:
+            return
 
     def failed_record(self, name: str, reason: str) -> Record:
         """The record of a cell that could not write one itself."""
@@ -187,14 +204,29 @@ def plan_stored(store: Store, registry: Registry, machine: Machine) -> Plan:
         try:
             plan.cells[name] = Cell.read(store.cell(name).config)
         except ConfigError as error:
-            plan.notes.append(f"left out: {error}")
+            store.warn(f"left out: {error}")
     return plan
 
 
-def check_there(results: Path) -> None:
-    """Raises ConfigError for a results folder that nobody has made: what only reads must not make one."""
-    if not results.is_dir():
-        raise ConfigError(f"There is no folder {results}: name the one of your runs with --results")
+def check_folder(results: Path, must_exist: bool = False) -> None:
+    """Ask whether a results folder can be read; a missing one can, unless it must exist.
+
+    Raises:
+        ConfigError: if it is a file, may not be read, or is missing where one is needed.
+    """
+    try:
+        for folder in (results, results / "cells"):
+            with suppress(FileNotFoundError):
+                os.listdir(folder)
+        missing = not results.exists()
+    except NotADirectoryError as error:
+        raise ConfigError(f"{error.filename} is no folder: choose another with --results") from error
+    except OSError as error:
+        reason = f"{error.filename} cannot be read ({error.strerror})"
+        raise ConfigError(f"{reason}: choose another with --results") from error
+    if must_exist and missing:
+        advice = "name another with --results, or let `python -m benchmark run` make it"
+        raise ConfigError(f"There is no results folder {results}; {advice}")
 
 
 def check_writable(folder: Path, option: str = "--results") -> None:

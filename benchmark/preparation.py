@@ -77,7 +77,8 @@ def prepare_cell(cell: Cell, store: Store, registry: Registry) -> int:
         for name in store.cell_ids():
             try:
                 other = Cell.read(store.cell(name).config)
-            except ConfigError:  # damaged: not one that waits for this
+            except ConfigError as damaged:
+                store.warn(f"left out: {damaged}")
                 continue
             if other.shared_parts == cell.shared_parts and not store.record_count(name):
                 store.write_record(name, CellRun(other, store, registry, lambda: None).failure(reason))

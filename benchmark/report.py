@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark import published, report_tables
 from benchmark.again import Commands
 from benchmark.cell import Cell
-from benchmark.config import ConfigError, read_yaml
+from benchmark.config import ConfigError
 from benchmark.files import write_text
 from benchmark.pictures import Picture, Pictures
 from benchmark.plots import Group, dot_figure, group_cells, read_curve
@@ -185,8 +185,8 @@ class _Writer:
     def _command(self, cell_id: str) -> str:
         try:
             return self.commands.command(Cell.read(self.store.cell(cell_id).config))
-        except (ConfigError, KeyError, TypeError):
-            return f"python -m benchmark run --cell {cell_id}"
+        except ConfigError as error:  # no command makes a cell again whose config is gone
+            return f"# {error}"
 
     def _describe(self, cell_id: str, compositions: Sequence[str]) -> dict[str, str]:
         """Compositions in words, where the dataset is known here."""
@@ -227,8 +227,8 @@ def _unfinished(store: Store, finished: set[str]) -> list[Row]:
             continue
         state = state_of(store, cell_id)
         try:
-            dataset = Cell(read_yaml(store.cell(cell_id).config)).dataset
-        except (ConfigError, OSError, KeyError, TypeError):
+            dataset = Cell.read(store.cell(cell_id).config).dataset
+        except ConfigError:
             dataset = cell_id.partition("-")[0]
         rows.append({"cell": cell_id, "dataset": dataset, "state": state.name, "reason": state.reason})
     return rows

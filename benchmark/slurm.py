@@ -229,10 +229,18 @@ def submit(folder: Path, jobs: Sequence[Job]) -> dict[str, str]:
 
 
 def submissions(results: Path) -> list[dict[str, Any]]:
-    """Every array that was submitted for a results folder: name, job and cells."""
+    """Every array that was submitted for a results folder: name, job and cells.
+
+    Raises:
+        ConfigError: if a list of submitted jobs is damaged: nobody else knows what is in the queue.
+    """
     found: list[dict[str, Any]] = []
     for path in sorted((results / "slurm").glob("*/jobs.json")):
-        found += (read_json(path) or {}).get("jobs", [])
+        try:
+            found += (read_json(path) or {}).get("jobs", [])
+        except (ValueError, OSError) as error:
+            advice = "move it elsewhere, and look for its jobs with squeue"
+            raise ConfigError(f"{' '.join(str(error).split())}: {advice}") from error
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -97,4 +98,4 @@ def _counted(names: Iterable[str]) -> str:
 
 
 def _without_record(store: Store, cell_id: str) -> str:
-    return PREEMPTED if store.cell(cell_id).last_checkpoint.exists() else MISSING
+    return PREEMPTED if os.path.exists(store.cell(cell_id).last_checkpoint) else MISSING

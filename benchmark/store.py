@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,12 +19,10 @@ from typing import Any, NamedTuple
 
 from benchmark.files import flush, json_text, read_json, replacing, sweep, unwritable_explained, write_json
 from benchmark.leases import Holder, Lease, LeaseLost, clear, holder, sweep_dead
+from benchmark.records import Record, flaw
 
 POLL_EVERY = 0.5  # seconds between two looks at an artefact that somebody else builds
-AGAIN = "remove it, and `run` makes the cell again"
 REPEAT_EVERY = 60.0  # seconds between two lines that say for whom we wait
-
-Record = dict[str, Any]
 
 
 class Request(NamedTuple):
@@ -63,6 +62,13 @@ class Store:
     def __init__(self, results: Path | str, say: Callable[[str], None] = print) -> None:
         self.results = Path(results).absolute()
         self.say = say
+        self._warned: set[str] = set()
+
+    def warn(self, line: str) -> None:
+        """Tell on stderr, once, what was left out: stdout may be a table that somebody keeps."""
+        if line not in self._warned:
+            self._warned.add(line)
+            print(line, file=sys.stderr, flush=True)
 
     # --- artefacts
 
@@ -183,20 +189,30 @@ class Store:
         path, content = self.cell(cell_id).record, json_text(record)
         with replacing(path) as aside:
             aside.write_text(content)
-            if path.exists():
+            earlier = path.with_name(f"record.{self.record_count(cell_id)}.json")
+            if path.is_dir():  # somebody's: no record, and in its way
+                path.rename(earlier)
+            elif path.exists():
                 with suppress(FileExistsError):  # the same file already, when we were killed here before
-                    os.link(path, path.with_name(f"record.{self.record_count(cell_id)}.json"))
+                    os.link(path, earlier)
 
     def read_record(self, cell_id: str) -> Record | None:
         """How a cell ended; None while it has not.
 
         Raises:
-            ValueError: if the file is damaged.
+            ValueError: if the file is damaged or cannot be read, with what to do.
         """
         path = self.cell(cell_id).record
-        record = read_json(path)
-        if record is not None and not isinstance(record.get("state"), str):
-            raise ValueError(f"{path} has no 'state': {AGAIN}")
+        again = f"python -m benchmark run --cell {cell_id}"
+        remedy = f"run the cell again ({again}), which keeps the file beside the new one"
+        try:
+            record = read_json(path)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+        except ValueError as error:
+            raise ValueError(f"{error}: {remedy}") from error
+        if record is not None and (wrong := flaw(record, cell_id)):
+            raise ValueError(f"{path} cannot be read, since {wrong}: {remedy}")
         return record
 
     def record_count(self, cell_id: str) -> int:
@@ -209,7 +225,7 @@ class Store:
         earlier = [path.with_name(f"record.{number}.json") for number in range(1, self.record_count(cell_id))]
         found = []
         for each in [*earlier, path]:
-            with suppress(ValueError):
+            with suppress(ValueError, OSError):
                 record = read_json(each)
                 if record is not None:
                     found.append(record)
@@ -221,14 +237,10 @@ class Store:
             try:
                 record = self.read_record(cell_id)
             except ValueError as error:
-                self.say(f"left out: {error}")
+                self.warn(f"left out: {error}")
                 continue
-            if record is None:
-                continue
-            if isinstance(record.get("row"), dict):
+            if record is not None:
                 yield record
-            else:
-                self.say(f"left out: {self.cell(cell_id).record} has no 'row': {AGAIN}")
 
     # --- progress
 

@@ -5,28 +5,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmark import ROOT, commands, launch
 from benchmark.cli import build_parser, main, split_tokens
 from benchmark.config import Override
+from tests.benchmark.commandline import fails, run
 
 VALUES = frozenset({"--grid", "--preset", "--results"})
-
-
-@pytest.fixture
-def results(tmp_path) -> Path:
-    return tmp_path / "results"
-
-
-def fails(capsys, *argv: str) -> str:
-    """Run a command that is wrong; what it says. It must not have begun anything."""
-    assert main(argv) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
-    return captured.err
 
 
 # Tokens --------------------------------------------------------------------------------------------
@@ -87,7 +74,13 @@ def test_only_with_an_equals_sign():
         (["run", "architecture=dit"], "--only architecture=dit"),
         (["run", "extra"], "knows no 'extra'"),
         (["run", "--jobs", "0"], "--jobs 0"),
-        (["run", "--seeds", "0"], "--seeds 0"),
+        (["run", "--seeds", "0"], "--seeds 0 must be at least 1"),
+        (["run", "--seeds", "1001"], "--seeds 1001 must be at most 1000"),
+        (["plan", "--seeds", "999999999"], "must be at most 1000"),
+        (["run", "--cell", "x", "--seeds", "5"], "leave --preset, --only, --seeds and KEY=VALUE out"),
+        (["plan", "--only", "seed=9", "--seeds", "3"], "leave one of them out"),
+        (["run", "--seeds", "3", "--only", "architecture=dit", "seed=0,1"], "leave one of them out"),
+        (["prepare", "--dataset", "clevrer_kubric", "--compare-renderers", "0"], "--compare-renderers 0 must be"),
         (["run", "--only-state", "bad"], "did you mean"),
         (["run", "--cell", "nothing"], "no cell nothing"),
         (["run", "--cell", "x", "seed=1"], "leave --preset, --only, --seeds and KEY=VALUE out"),
@@ -96,17 +89,19 @@ def test_only_with_an_equals_sign():
         (["plan", "--format", "xls"], "no format 'xls'"),
         (["leaderboard", "seed=1"], "takes no KEY=VALUE"),
         (["evaluate", "--cell", "nothing"], "no cell nothing"),
+        (["evaluate", "--cell", "nothing", "--name", "../record"], "--name '../record' is no name"),
+        (["evaluate", "--cell", "nothing", "--name", ".hidden"], "is no name: use up to 200 letters"),
+        (["evaluate", "--cell", "nothing", "--name", "a" * 201], "use up to 200 letters"),
+        (["evaluate", "--cell", "../cells/nothing"], "--cell '../cells/nothing' is no name"),
+        (["run", "--cell", ""], "--cell '' is no name"),
+        (["status", "--cell", ".."], "--cell '..' is no name"),
+        (["prepare", "--cell", "/etc"], "--cell '/etc' is no name"),
+        (["plan", "--cell", "shapes2d-dit-vq-full+dropout-s0-3f9a1c27"], "no cell shapes2d-dit-vq-full+dropout"),
     ],
 )
 def test_wrong_input_is_told_in_a_sentence_before_any_work(capsys, results, argv, message):
     assert message in fails(capsys, *argv, "--results", str(results))
     assert not (results / "cells").exists()
-
-
-def test_an_unwritable_results_folder_is_wrong_input(capsys, tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    assert "choose another with --results" in fails(capsys, "run", "--preset", "smoke", "--results", str(blocked / "x"))
 
 
 def test_a_full_disk_is_told_before_any_work(capsys, results, monkeypatch):
@@ -122,10 +117,6 @@ def test_missing_values_are_argparses_business(capsys):
 
 
 # Commands ------------------------------------------------------------------------------------------
-
-
-def run(results: Path, *argv: str) -> list[str]:
-    return ["run", "--preset", "smoke", "--results", str(results), "--only", "dataset=shapes2d", *argv]
 
 
 def test_plan_shows_every_cell_with_state_estimate_and_basis(capsys, results):
@@ -150,23 +141,27 @@ def test_plan_as_json(capsys, results):
     assert {row["state"] for row in rows} == {"missing"} and all(row["minutes"] > 0 for row in rows)
 
 
-@pytest.fixture
-def launched(monkeypatch, results):
-    """A launcher that writes a record for every cell in place of training it; what it was asked."""
-    asked: list[dict] = []
+@pytest.mark.parametrize("form", [(), ("--format", "json")])
+def test_plan_lists_the_cells_of_the_states_that_were_asked_for(capsys, results, launched, form):
+    main(run(results, "--only", "architecture=dit,givt"))
+    capsys.readouterr()
+    plan = ["plan", *run(results, "--only", "architecture=dit,givt,mar")[1:], *form]
+    for states, listed in (("failed", {"givt"}), ("missing,ok", {"dit", "mar"}), ("stale", set())):
+        assert main([*plan, "--only-state", states]) == 0
+        out = capsys.readouterr().out
+        assert {name for name in ("dit", "givt", "mar") if f"shapes2d-{name}-vq-full-s0-" in out} == listed
 
-    def run_cells(cell_ids, store, jobs, threads, **options):
-        asked.append({"cells": list(cell_ids), "jobs": jobs, "threads": threads, **options})
-        for name in cell_ids:
-            assert store.cell(name).config.exists()
-            state = "failed" if "-givt-" in name else "ok"
-            record = options["failed_record"](name, "the loss became nan")
-            store.write_record(name, record | {"state": state, "reason": "" if state == "ok" else record["reason"]})
-        return 1 if any("-givt-" in name for name in cell_ids) else 0
 
-    monkeypatch.setattr(launch, "run_cells", run_cells)
-    monkeypatch.setattr("benchmark.fingerprints.of_cell", lambda cell, registry: "today's")
-    return asked
+def test_status_of_more_seeds_tells_those_that_are_missing(capsys, results, launched):
+    main(run(results, "--only", "architecture=dit"))
+    capsys.readouterr()
+    assert main(["status", "--seeds", "2", "--format", "json", "--results", str(results)]) == 0
+    assert {row["cell"].split("-s")[1][0] for row in json.loads(capsys.readouterr().out)} == {"0", "1"}
+
+
+def test_a_help_keeps_its_names(capsys):
+    assert main(["cancel", "--help"]) == 0
+    assert "Cancel what is left in SLURM's queue" in capsys.readouterr().out
 
 
 def test_run_writes_configs_launches_and_derives_the_leaderboard(capsys, results, launched):

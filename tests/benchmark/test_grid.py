@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from benchmark.cell import Cell
+from benchmark.cell import Cell, DamagedConfig
 from benchmark.composer import Composer, LeftOut, evaluation_config
 from benchmark.config import ConfigError, Override
 from benchmark.estimate import Estimate, Estimator, disk_bytes, total_minutes
@@ -192,6 +192,23 @@ def test_a_config_changed_by_hand_is_refused(tmp_path):
     path.write_text(path.read_text().replace("max_steps: 40", "max_steps: 41"))
     with pytest.raises(ConfigError, match="was changed"):
         Cell.read(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"a: 1", b"- 1", b"{", b"\xff\xfe\x00", b"dataset: shapes2d\nprobe: 3", b"a: ${", b"seed: [", b"word"],
+    ids=["gone", "empty", "a: 1", "a list", "cut", "no text", "words for sections", "a template", "cut too", "a word"],
+)
+def test_a_config_that_is_none_is_refused_with_a_way_out(tmp_path, content):
+    path = tmp_path / cell().id / "config.yaml"
+    path.parent.mkdir()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DamagedConfig, match=rf"^{path} .*: run the grid that {cell().id} came from again") as told:
+        Cell.read(path)
+    assert "\n" not in str(told.value)
+    with pytest.raises(ConfigError, match="no cell absent"):
+        Cell.read(tmp_path / "absent" / "config.yaml")
 
 
 # Estimates -----------------------------------------------------------------------------------------

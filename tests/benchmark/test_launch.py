@@ -19,6 +19,7 @@ from benchmark.files import write_text
 from benchmark.launch import run_cells
 from benchmark.store import Store
 from benchmark.workers import THREAD_VARIABLES, auto_jobs, environments
+from tests.benchmark.sound import failed, sound
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +29,7 @@ import os, signal, subprocess, sys, time
 from benchmark.files import write_text
 from benchmark.store import Store
 from benchmark.workers import end_with_launcher, ended_meanwhile
+from tests.benchmark.sound import sound
 
 def note(name, text):
     with open(store.results / name, "a") as file:
@@ -52,7 +54,7 @@ def save(step):
 
 def end(state, reason=""):
     note("trained.txt", cell_id)
-    store.write_record(cell_id, {"cell": cell_id, "state": state, "reason": reason, "steps": step})
+    store.write_record(cell_id, sound(cell_id, state, reason=reason, steps=step))
     lease.release()
     sys.exit(0 if state == "ok" else 1)
 
@@ -104,6 +106,7 @@ def run(store: Store, cell_ids: Sequence[str], jobs: int = 2, **options: Any) ->
     """The exit code and the lines that were said."""
     store.results.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
+    options = {"failed_record": failed} | options
     code = run_cells(cell_ids, store, jobs, command=command(store), interval=0.5, say=lines.append, **options)
     return code, lines
 
@@ -114,10 +117,11 @@ def launcher_process(store: Store, cell_ids: Sequence[str], grace: float = 20.0)
     code = (
         "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from benchmark.launch import run_cells\nfrom benchmark.store import Store\n"
+        "from tests.benchmark.sound import failed\n"
         f"store = Store({str(store.results)!r})\n"
         f"script = {str(store.results.parent / 'worker.py')!r}\n"
         "worker = lambda cell_id: [sys.executable, script, str(store.results), cell_id]\n"
-        f"sys.exit(run_cells({list(cell_ids)}, store, 2, command=worker, grace={grace}))"
+        f"sys.exit(run_cells({list(cell_ids)}, store, 2, failed_record=failed, command=worker, grace={grace}))"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)
@@ -211,7 +215,7 @@ def test_a_killed_worker_that_gets_further_is_started_again_and_again(store: Sto
 
 def test_the_caller_makes_the_records_that_workers_could_not(store: Store) -> None:
     def failed_record(cell_id: str, reason: str) -> dict[str, Any]:
-        return {"cell": cell_id, "state": "failed", "reason": reason, "architecture": "dit"}
+        return sound(cell_id, "failed", reason=reason, architecture="dit")
 
     run(store, ["raises-1"], failed_record=failed_record)
     record = store.read_record("raises-1")
@@ -220,14 +224,14 @@ def test_the_caller_makes_the_records_that_workers_could_not(store: Store) -> No
 
 
 def test_a_failed_cell_can_be_run_again(store: Store) -> None:
-    store.write_record("ok-1", {"state": "failed", "reason": "power cut"})
+    store.write_record("ok-1", sound("ok-1", "failed", reason="power cut"))
     code, _ = run(store, ["ok-1"])
     assert code == 0
     assert [record["state"] for record in store.history("ok-1")] == ["failed", "ok"]
 
 
 def test_a_cell_that_ended_since_it_was_chosen_is_not_run_again(store: Store) -> None:
-    store.write_record("ok-1", {"state": "ok"})
+    store.write_record("ok-1", sound("ok-1"))
     code, _ = run(store, ["ok-1"], ended_before={"ok-1": 0})
     assert code == 0
     assert noted(store, "starts.txt") == []
@@ -238,11 +242,11 @@ def test_a_worker_that_comes_late_does_not_train_again(store: Store) -> None:
     inner = command(store)
 
     def slow_start(cell_id: str) -> Sequence[str]:
-        store.write_record(cell_id, {"state": "ok"})
+        store.write_record(cell_id, sound(cell_id))
         return inner(cell_id)
 
     store.results.mkdir(parents=True)
-    assert run_cells(["ok-1"], store, 1, command=slow_start, say=lambda line: None) == 0
+    assert run_cells(["ok-1"], store, 1, failed_record=failed, command=slow_start, say=lambda line: None) == 0
     assert noted(store, "starts.txt") == ["ok-1"]
     assert noted(store, "trained.txt") == []
 

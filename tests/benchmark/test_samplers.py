@@ -169,13 +169,49 @@ def test_steps_that_the_process_cannot_take_are_refused_before_any_work(steps):
     assert cell("dit", *ddpm, "evaluation.curve_diffusion_steps=2")
 
 
-@pytest.mark.parametrize("architecture", ["maskgit", "maskgit-jepa", "givt", "mar"])
+MASKED = ["maskgit", "maskgit-jepa", "givt", "mar"]
+
+
+@pytest.mark.parametrize("architecture", MASKED)
+@pytest.mark.parametrize("key", ["evaluation.curve_decode_steps", "sampling.decode_steps"])
+def test_more_steps_than_tokens_are_refused_before_any_work(architecture, key):
+    with pytest.raises(ConfigError, match=rf"^{key}=17 exceeds the 16 tokens; use at most 16, or 0$"):
+        cell(architecture, f"{key}=17")
+    assert cell(architecture, f"{key}=16")
+    with pytest.raises(ConfigError, match=rf"^{key}=17 exceeds the 16 tokens"):
+        evaluation_config(cell(architecture).config, discover(), [Override.parse(f"{key}=17")])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "setting", "sentence"),
+    [
+        ("mar", "sampling.order=confidence", "sampling.order=confidence needs a model with token probabilities"),
+        ("givt", "sampling.guidance=2", "givt has no guidance; sampling.guidance=2"),
+    ],
+)
+def test_a_sampler_that_an_architecture_has_not_is_refused_before_any_work(architecture, setting, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        cell(architecture, setting)
+    assert cell("maskgit", setting)
+
+
+def test_steps_of_decoding_mean_nothing_to_who_does_not_decode():
+    assert cell("dit", "sampling.decode_steps=17")
+
+
+@pytest.mark.parametrize("architecture", MASKED)
 def test_more_steps_than_tokens_are_refused_before_training(architecture, tmp_path):
-    artefacts = untrained(architecture, tmp_path, "evaluation.curve_decode_steps=17")
+    """Also where a dataset does not tell its resolution before it is there."""
+    plain = cell(architecture).config
+    many = [
+        {**plain, "evaluation": {**plain["evaluation"], "curve_decode_steps": 17}},
+        {**plain, "sampling": {**plain["sampling"], "decode_steps": 17}},
+    ]
+    curve, final = (Untrained(Cell(config), Store(tmp_path), discover()) for config in many)
     with pytest.raises(ConfigError, match=r"^evaluation.curve_decode_steps=17 exceeds the 16 tokens; use at most 16"):
-        curve_model(artefacts, build_model(artefacts))
+        curve_model(curve, build_model(curve))
     with pytest.raises(ValueError, match=r"^sampling.decode_steps=17 exceeds the 16 tokens"):
-        build_model(untrained(architecture, tmp_path, "sampling.decode_steps=17"))
+        build_model(final)
 
 
 def test_no_steps_of_decoding_mean_one_token_a_step():

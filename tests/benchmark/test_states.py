@@ -9,6 +9,7 @@ import pytest
 from benchmark.files import write_text
 from benchmark.states import STATES, State, failures_without_progress, state_of, summary, to_run
 from benchmark.store import Store
+from tests.benchmark.sound import sound
 
 
 @pytest.fixture
@@ -25,11 +26,11 @@ def test_a_cell_goes_through_its_states(store: Store) -> None:
     write_text(store.cell("cell").last_checkpoint, "weights")
     lease.release()
     assert state_of(store, "cell", "now") == State("preempted")
-    store.write_record("cell", {"state": "failed", "reason": "loss is NaN", "steps": 10, "fingerprint": "now"})
+    store.write_record("cell", sound(state="failed", reason="loss is NaN", steps=10, fingerprint="now"))
     assert state_of(store, "cell", "now") == State("failed", "loss is NaN", failures=1)
-    store.write_record("cell", {"state": "suspicious", "reason": "level 0 is low", "fingerprint": "now"})
+    store.write_record("cell", sound(state="suspicious", reason="level 0 is low", fingerprint="now"))
     assert state_of(store, "cell", "now") == State("suspicious", "level 0 is low")
-    store.write_record("cell", {"state": "ok", "fingerprint": "now"})
+    store.write_record("cell", sound(fingerprint="now"))
     assert state_of(store, "cell", "now") == State("ok")
     assert state_of(store, "cell", "later").name == "stale"
     assert state_of(store, "cell").name == "ok"

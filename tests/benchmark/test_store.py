@@ -19,6 +19,7 @@ from benchmark import files
 from benchmark.files import DiskFull, ReadOnly, replacing, sweep, write_json, write_text
 from benchmark.store import Request, Store
 from tests.benchmark.processes import wait_for_line
+from tests.benchmark.sound import ROW, sound
 
 # --- files
 
@@ -205,7 +206,7 @@ def test_an_earlier_record_moves_aside(store: Store) -> None:
     assert store.read_record("cell") is None
     for number in range(3):
         assert store.record_count("cell") == number
-        store.write_record("cell", {"state": "failed", "number": number})
+        store.write_record("cell", sound(number=number))
     assert [record["number"] for record in store.history("cell")] == [0, 1, 2]
     record = store.read_record("cell")
     assert record is not None
@@ -216,30 +217,65 @@ def test_an_earlier_record_moves_aside(store: Store) -> None:
 
 def test_killed_while_writing_a_record(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between keeping the old record and putting the new one in place: the old one counts, once."""
-    store.write_record("cell", {"number": 0})
+    store.write_record("cell", sound(number=0))
     monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        store.write_record("cell", {"number": 1})
+        store.write_record("cell", sound(number=1))
     monkeypatch.undo()
     assert store.record_count("cell") == 1
-    assert store.history("cell") == [{"number": 0}]
-    store.write_record("cell", {"number": 2})
-    assert store.history("cell") == [{"number": 0}, {"number": 2}]
+    assert store.history("cell") == [sound(number=0)]
+    store.write_record("cell", sound(number=2))
+    assert store.history("cell") == [sound(number=0), sound(number=2)]
 
 
-def test_a_truncated_record_is_a_line_and_not_the_end(store: Store, lines: list[str]) -> None:
-    store.write_record("good", {"cell": "good", "state": "ok", "row": {}})
-    store.write_record("bad", {"cell": "bad", "state": "ok", "row": {}})
+DAMAGED: dict[str, bytes | None] = {  # what is wrong -> what the file holds
+    "cut": b'{"cell": "ba',
+    "empty": b"",
+    "nothing": b"{}",
+    "a list": b"[1]",
+    "no text": b"\xff\xfe\x00",
+    "no row": json.dumps({"cell": "bad", "state": "ok"}).encode(),
+    "a state alone": b'{"state": "ok"}',
+    "a state that is none": json.dumps(sound("bad", "okay")).encode(),
+    "another cell's": json.dumps(sound("good")).encode(),
+    "a row of nothing": json.dumps(sound("bad", row={})).encode(),
+    "a row without a seed": json.dumps(sound("bad", row={**ROW, "seed": None})).encode(),
+    "a config of nothing": json.dumps(sound("bad", config={})).encode(),
+    "a folder": None,
+}
+
+
+def damage(path: Path, content: bytes | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir() if content is None else path.write_bytes(content)
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_is_a_line_and_not_the_end(
+    store: Store, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.write_record("good", sound("good"))
     path = store.cell("bad").record
-    path.write_text(path.read_text()[:7])
-    assert [record["cell"] for record in store.records()] == ["good"]
-    assert len(lines) == 1
-    assert lines[0].startswith(f"left out: {path} cannot be read")
+    damage(path, content)
+    for _ in range(2):  # a command may read them more than once
+        assert [record["cell"] for record in store.records()] == ["good"]
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith(f"left out: {path} cannot be read") and "run --cell bad" in captured.err
+
+
+def test_a_folder_in_a_records_place_is_moved_out_of_its_way(store: Store) -> None:
+    path = store.cell("cell").record
+    path.mkdir(parents=True)
+    (path / "note.txt").write_text("somebody's")
+    store.write_record("cell", sound())
+    assert store.read_record("cell") == sound() and store.history("cell") == [sound()]
+    assert (path.with_name("record.1.json") / "note.txt").read_text() == "somebody's"
 
 
 def test_starting_over_forgets_checkpoints_and_keeps_records(store: Store) -> None:
     cell = store.cell("cell")
-    store.write_record("cell", {"state": "ok"})
+    store.write_record("cell", sound())
     write_text(cell.last_checkpoint, "weights")
     write_text(cell.curve, "step")
     store.write_progress("cell", phase="train")
