@@ -1,6 +1,7 @@
 """The cache of images: complete, checked, and clear about what is wrong with it."""
 
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -42,6 +43,15 @@ def test_generating_twice_writes_the_same_bytes(shapes, tmp_path):
     shapes.generate(tmp_path / "again")
     for path in shapes.folder.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_what_is_done_to_images_stays_out_of_the_file(shapes):
+    before = (shapes.folder / "train_images.npy").read_bytes()
+    with warnings.catch_warnings(action="error"):
+        pixels = torch.as_tensor(np.asarray(shapes.images("train").images))
+    assert pixels.any()
+    pixels.zero_()
+    assert (shapes.folder / "train_images.npy").read_bytes() == before
 
 
 def test_progress_grows_to_one(shapes, tmp_path):
