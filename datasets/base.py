@@ -168,9 +168,8 @@ class CompositionalDataModule(LightningDataModule, ABC):
             self._check_size(name, manifest)
         image_file, label_file = (self.folder / name for name in _part_files(part))
         try:
-            images = np.load(
-                image_file, mmap_mode="c"
-            )  # the file stays as it is; torch takes no array that is read-only
+            # Copied where it is written to, which nobody does: torch warns of arrays that are read-only.
+            images = np.load(image_file, mmap_mode="c")
             labels = load_file(label_file)
             return ImageSet(
                 images, labels["values"], labels["classes"], composition_index(labels["classes"], self.space)
