@@ -275,8 +275,9 @@ def setting_part(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error sentence: the nearest right name, and all of them where there are few."""
+    """The end of an error sentence: the nearest right name, if one is near, and all of them where there are few."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    close = close or [each for each in known if len(name) > 2 and name in each]  # part of one: `jepa`
     hint = f"; did you mean '{close[0]}'?" if close else "."
     return f"{hint} Known: {', '.join(known)}." if 0 < len(known) <= 12 else hint

@@ -122,11 +122,11 @@ def named(section: str, key: str) -> Iterator[None]:
 
 
 def nearest_key(key: str, known: list[str]) -> str:
-    """The nearest dotted key: the same last word elsewhere (sections first), else the most similar spelling."""
+    """The nearest dotted key: the same last word in a section alike (in any, where none is given), else a like spelling."""
     section, _, last = key.rpartition(".")
-    same = [other for other in known if other.rpartition(".")[2] == last]
-    alike = difflib.get_close_matches(key, same, 1, cutoff=0.0) if section else same
-    close = alike or difflib.get_close_matches(key, known, 1, cutoff=0.7)
+    same = {other.rpartition(".")[0]: other for other in reversed(known) if other.rpartition(".")[2] == last}
+    alike = difflib.get_close_matches(section, same, 1, cutoff=0.6) if section else list(reversed(same))
+    close = [same[where] for where in alike] or difflib.get_close_matches(key, known, 1, cutoff=0.8)
     return f"; did you mean '{close[0]}'?" if close else "."
 
 

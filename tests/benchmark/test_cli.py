@@ -81,7 +81,7 @@ def test_only_with_an_equals_sign():
         (["plan", "--only", "seed=9", "--seeds", "3"], "leave one of them out"),
         (["run", "--seeds", "3", "--only", "architecture=dit", "seed=0,1"], "leave one of them out"),
         (["prepare", "--dataset", "clevrer_kubric", "--compare-renderers", "0"], "--compare-renderers 0 must be"),
-        (["run", "--only-state", "bad"], "did you mean"),
+        (["run", "--only-state", "fail"], "did you mean 'failed'"),
         (["run", "--cell", "nothing"], "no cell nothing"),
         (["run", "--cell", "x", "seed=1"], "leave --preset, --only, --seeds and KEY=VALUE out"),
         (["run", "--preset", "laptop", "dataset.shapes2d.resolution=36"], "36x36"),
