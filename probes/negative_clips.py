@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from probes.negatives import blur
+from probes.negatives import Chance, blur
 from probes.tracking import COLOURED, DARK, moments, to_linear
 
 TWINS = ("shape", "colour", "direction")
 
 
-class NegativeClips:
+class NegativeClips(Chance):
     """Makes each kind of negative of real clips.
 
     Args:
@@ -180,9 +180,6 @@ class NegativeClips:
     def _even(self) -> Tensor:
         """Every second clip, (B, 1, 1, 1, 1) bool."""
         return (torch.arange(len(self.clips)) % 2 == 0)[:, None, None, None, None]
-
-    def _integers(self, count: int, below: int) -> Tensor:
-        return torch.randint(below, (count,), generator=self.generator)
 
 
 def linear(clips: Tensor) -> Tensor:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from probes.negatives import blur
+from probes.negatives import Chance, blur
 
 CELLS = 4  # patches along each side, of mosaics and of shuffled images
 TRIES = 8  # to find a partner of another composition
 
 
-class NegativeImages:
+class NegativeImages(Chance):
     """Makes each kind of negative of real images.
 
     Args:
@@ -97,6 +97,3 @@ class NegativeImages:
 
     def _pick(self, count: int) -> Tensor:
         return self.images[self._integers(count, len(self.images))]
-
-    def _integers(self, count: int, below: int) -> Tensor:
-        return torch.randint(below, (count,), generator=self.generator)

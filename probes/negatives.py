@@ -27,7 +27,16 @@ class Scene:
     centre: Tensor  # (B, 2) px: x to the right, y down
 
 
-class Negatives:
+class Chance:
+    """What makes negatives draws from one generator."""
+
+    generator: torch.Generator
+
+    def _integers(self, count: int, below: int) -> Tensor:
+        return torch.randint(below, (count,), generator=self.generator)
+
+
+class Negatives(Chance):
     """Draws each kind of negative for a judge's factors and geometry.
 
     Args:
@@ -163,9 +172,6 @@ class Negatives:
             coarse = torch.rand(len(images[index::4]), 3, cells, cells, generator=self.generator)
             images[index::4] = F.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)
         return 2 * images - 1
-
-    def _integers(self, count: int, below: int) -> Tensor:
-        return torch.randint(below, (count,), generator=self.generator)
 
     def _symmetric(self, *shape: int) -> Tensor:
         return 2 * torch.rand(*shape, generator=self.generator) - 1
