@@ -100,14 +100,14 @@ def training_batches(artefacts: Artefacts) -> LatentBatches:
     latents = artefacts.latents["train"].to(artefacts.device)
     size = artefacts.config["trainer"]["batch_size"]
     groups = composition_index(latents.classes, artefacts.data.space) if artefacts.data.balance == "equal" else None
-    return LatentBatches(latents, artefacts.cell.view, size, artefacts.cell.seed, 0, *latent_scale(artefacts), groups)
+    return LatentBatches(latents, artefacts.cell.view, size, artefacts.cell.seed, *latent_scale(artefacts), groups)
 
 
 def validation_loss(artefacts: Artefacts) -> Callable[[GenerativeModel], float]:
     """Training loss of a model's current weights on held-out images of training compositions, with fixed noise."""
     latents = artefacts.latents["validation"].to(artefacts.device)
     seed = seed_for(artefacts.cell.seed_of("data"), "validation")
-    batches = LatentBatches(latents, artefacts.cell.view, VALIDATION_BATCH, seed, 0, *latent_scale(artefacts))
+    batches = LatentBatches(latents, artefacts.cell.view, VALIDATION_BATCH, seed, *latent_scale(artefacts))
 
     def loss(model: GenerativeModel) -> float:
         batch = batches.batch(0)  # anew each time, since the loss uses its generator up

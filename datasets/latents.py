@@ -6,6 +6,7 @@ resumes at step ``k`` sees what an uninterrupted one would have seen.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,6 @@ class LatentBatches:
     Args:
         latents: on the device where training happens; batches are made there, without a synchronisation.
         view: one of ``VIEWS``.
-        start_step: the first step to yield, for a run that resumes.
         shift, scale: (C,) each; batches hold ``(x - shift) / scale``. Unused for ``codes``.
         groups: (M,) int64, such as the composition of each image: with it every group is drawn equally often.
 
@@ -110,7 +110,6 @@ class LatentBatches:
         view: str,
         batch_size: int,
         seed: int,
-        start_step: int = 0,
         shift: Tensor | None = None,
         scale: Tensor | None = None,
         groups: Tensor | None = None,
@@ -120,17 +119,14 @@ class LatentBatches:
         if view != "codes" and (shift is None or scale is None):
             raise ValueError(f"view {view} needs a shift and a scale; LatentSet.statistics gives them")
         self.latents, self.view, self.batch_size = latents, view, batch_size
-        self.seed, self.start_step = seed, start_step
+        self.seed = seed
         self.device = latents.values.device
         self.parts = latents.parts(view)
         self.shift, self.scale = (None if t is None else t.to(self.device) for t in (shift, scale))
         self.groups = None if groups is None else _Groups(groups.to(self.device))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        step = self.start_step
-        while True:
-            yield self.batch(step)
-            step += 1
+        return map(self.batch, itertools.count())
 
     def batch(self, step: int) -> dict[str, Any]:
         """The batch of one step."""

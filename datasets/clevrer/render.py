@@ -35,18 +35,6 @@ class Videos:
     segmentation: Tensor  # (B, T, H, W) uint8: 0 is the floor, n + 1 is object n
 
 
-def seen_colour(videos: Videos, index: int = 0) -> Tensor:
-    """Mean sRGB of an object over the pixels and frames in which it is seen: float32 (B, 3) in [0, 1].
-
-    What a judge measures; the values behind a colour are the linear RGB of the material, before any light.
-    """
-    colours = [torch.empty(0, 3)]
-    for frames, labels in zip(videos.frames, videos.segmentation, strict=True):
-        pixels = frames.permute(0, 2, 3, 1)[labels == index + 1].long()  # (M, 3): whole numbers add up in any order
-        colours.append((pixels.sum(0).double() / max(1, len(pixels)) / 255).float().unsqueeze(0))
-    return torch.cat(colours)
-
-
 @torch.no_grad()
 def render(scenes: Scenes, resolution: int, lens: float) -> Videos:
     """Render videos.

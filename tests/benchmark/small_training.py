@@ -82,7 +82,7 @@ def build(name: str) -> tuple[GenerativeModel, LatentBatches]:
     model = cls(config, context)
     model.finalise()
     scale = (torch.zeros(CHANNELS), torch.ones(CHANNELS))
-    return model, LatentBatches(latents(), view, BATCH, 7, 0, *scale)
+    return model, LatentBatches(latents(), view, BATCH, 7, *scale)
 
 
 class Losses(Callback):

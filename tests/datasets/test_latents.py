@@ -48,9 +48,9 @@ def assert_equal(first, second):
 @pytest.mark.parametrize("view", ["kl", "pre_quant", "codes"])
 def test_resuming_in_the_middle_is_bit_equal(latents, view):
     whole = list(itertools.islice(batches(latents, view), 6))
-    resumed = list(itertools.islice(batches(latents, view, start_step=3), 3))
-    for first, second in zip(whole[3:], resumed, strict=True):
-        assert_equal(first, second)
+    resumed = batches(latents, view)
+    for step in (3, 4, 5):
+        assert_equal(whole[step], resumed.batch(step))
 
 
 def test_steps_and_seeds_differ(latents):
@@ -163,9 +163,9 @@ def test_a_trainer_sees_the_same_stream(latents, tmp_path):
         "enable_model_summary": False,
     }
     trainer = lightning.Trainer(max_steps=4, accelerator="cpu", default_root_dir=tmp_path, **quiet)
-    trainer.fit(recorder, batches(latents, start_step=2))
+    trainer.fit(recorder, batches(latents))
     assert len(recorder.seen) == 4
-    for step, (x, noise) in enumerate(recorder.seen, start=2):
+    for step, (x, noise) in enumerate(recorder.seen):
         expected = batches(latents).batch(step)
         assert torch.equal(x, expected["latents"])
         assert torch.equal(noise, torch.rand(2, generator=expected["generator"]))

@@ -12,7 +12,7 @@ import torch
 
 from datasets.clevrer.camera import project
 from datasets.clevrer.config import ClevrerConfig
-from datasets.clevrer.render import render, seen_colour
+from datasets.clevrer.render import Videos, render
 from datasets.clevrer.scenes import draw_scenes
 from datasets.clevrer.solids import BOUNDS, MISSED, entry, outward
 from datasets.clevrer.vectors import dot, unit
@@ -91,6 +91,13 @@ def test_size_says_nothing_of_the_shape():
         _, videos = draw(config, range(48), torch.tensor([[shape, 0, 1]]).expand(48, 3))
         areas.append((videos.segmentation == 1).double().sum((1, 2, 3)).mean().item())
     assert areas[0] == pytest.approx(areas[1], rel=0.04)
+
+
+def seen_colour(videos: Videos) -> torch.Tensor:
+    """Mean sRGB of the target over the pixels and frames in which it is seen: (B, 3) in [0, 1]."""
+    pixels = videos.frames.movedim(2, -1).double() / 255
+    seen = (videos.segmentation == 1)[..., None]
+    return (pixels * seen).sum((1, 2, 3)) / seen.sum((1, 2, 3)).clamp(min=1)
 
 
 def test_red_looks_red_and_blue_looks_blue(crowded):
