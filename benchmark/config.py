@@ -172,14 +172,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def is_name(name: str) -> bool:
-    """Whether it can be a file in a folder of ours and nowhere else, and a part of an id."""
-    return re.fullmatch(r"\w[\w.+-]*", name, re.ASCII) is not None
-
-
 def check_name(name: str, option: str) -> None:
     """Raises ConfigError unless what an option names can be a file in a folder of ours and nowhere else."""
-    if not is_name(name) or len(name) > LONGEST_NAME:
+    if not re.fullmatch(r"\w[\w.+-]*", name, re.ASCII) or len(name) > LONGEST_NAME:
         rule = f"use up to {LONGEST_NAME} letters, digits, '.', '-', '+' and '_', of these only '_' first"
         raise ConfigError(f"{option} {name!r} is no name: {rule}")
 

@@ -270,9 +270,9 @@ def average_path(folder: Path, step: int) -> Path:
 
 
 def log_spaced(count: int, last: int) -> list[int]:
-    """``count`` whole steps from 1 % of ``last`` to ``last``, evenly spaced in their logarithm, without repeats."""
+    """``count`` whole steps from 1 % of ``last`` to ``last``, evenly spaced in their logarithm, without repeats; one is ``last``."""
     first = max(1, last // 100)
-    return sorted({round(first * (last / first) ** (index / max(1, count - 1))) for index in range(count)})
+    return sorted({round(last * (first / last) ** (index / max(1, count - 1))) for index in range(count)})
 
 
 def quiet_threads(threads: int) -> None:

@@ -13,13 +13,13 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark import ROOT
-from benchmark.config import ConfigError, is_name, nearest
-from benchmark.sources import Registration, Source, source
+from benchmark.config import ConfigError, nearest
+from benchmark.sources import Registration, Source, Unreadable, source
 
 PACKAGES = {"dataset": "datasets", "architecture": "architectures", "tokenizer": "architectures.tokenizers"}
 KINDS = tuple(PACKAGES)
@@ -43,15 +43,33 @@ class Entry:
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The latents that an architecture models or a tokenizer offers, the default first."""
-        return tuple(self.source.class_constant(self.registration.class_name, "views") or ())
+        """The latents that an architecture models or a tokenizer offers, the default first.
+
+        Raises:
+            ConfigError: if they cannot be read.
+        """
+        try:
+            return tuple(self.source.class_constant(self.registration.class_name, "views") or ())
+        except Unreadable as error:
+            raise ConfigError(f"{self.registration.kind} {self.name} cannot be used: {error}") from error
 
     def config_class(self) -> type:
-        """Its config dataclass, read from the text where that is possible."""
+        """Its config dataclass, read from the text where that is possible.
+
+        Raises:
+            ConfigError: if it is none, or the module fails to import.
+        """
+        name = self.registration.config_name
         try:
-            return self.source.declared(self.registration.config_name)
+            found = self.source.declared(name)
         except (AttributeError, NameError, TypeError):
-            return getattr(self.module(), self.registration.config_name)
+            found = getattr(self.module(), name, None)
+        if not (isinstance(found, type) and is_dataclass(found)):
+            raise ConfigError(
+                f"{self.registration.kind} {self.name} cannot be used: {name} of {self.path} is no dataclass; put @dataclass "
+                f"above it."
+            )
+        return found
 
     def module(self) -> Any:
         """The module, imported; a plug-in file under a name of its own.
@@ -99,13 +117,10 @@ class Registry:
         """Register what a module declares, or set it aside."""
         missing = module.missing_packages()
         for registration in module.registrations(KINDS):
-            if not is_name(registration.name):
-                self.aside[registration.name] = f"{module.path} gives it a name that no file can have"
-                continue
             known = self.entries[registration.kind].get(registration.name)
             if missing:
                 self.aside[registration.name] = f"{module.path} needs {', '.join(missing)}, which is not installed"
-            elif known and known.path != module.path:
+            elif known and (known.path, known.registration.class_name) != (module.path, registration.class_name):
                 raise ConfigError(
                     f"{registration.kind} '{registration.name}' is registered twice: in {known.path} and {module.path}."
                 )
@@ -139,23 +154,31 @@ def _room_modules() -> Iterator[tuple[str, Path]]:
 
 
 def _entry_point_modules(registry: Registry) -> Iterator[tuple[str, Path]]:
+    """Modules that installed packages name; one that cannot be found is set aside."""
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
-            spec = importlib.util.find_spec(point.module)
-        except (ImportError, ValueError, AttributeError):  # no module, or none of a package that is there
-            spec = None
+            spec = importlib.util.find_spec(point.module)  # imports the packages around the module
+            reason = "is missing"
+        except Exception as error:
+            spec, reason = None, f"cannot be imported ({error!r})"
         if spec and spec.origin:
             yield point.module, Path(spec.origin)
         else:
-            registry.aside[point.name] = f"its entry point names {point.value}, which is not installed"
+            package = point.dist.name if point.dist else "its package"
+            registry.aside[point.name] = (
+                f"entry point {point.name} of {package} names {point.module}, which {reason}; repair {package} or uninstall it"
+            )
 
 
 def _add_plugin(registry: Registry, path: Path) -> None:
     try:
         module = source(path, f"plugin:{path}")
-    except (SyntaxError, OSError, UnicodeError) as error:
+        registered = list(module.registrations(KINDS))
+    except Unreadable as error:
+        raise ConfigError(f"--plugin {error}.") from error
+    except (SyntaxError, OSError) as error:
         raise ConfigError(f"--plugin {path} cannot be read: {error}.") from error
-    if not any(module.registrations(KINDS)):
+    if not registered:
         raise ConfigError(f"--plugin {path} registers nothing: put @architecture, for instance, above a class.")
     registry.add(module)
 

@@ -12,6 +12,7 @@ import __future__
 import ast
 import builtins
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,11 @@ ROOMS = ("datasets", "architectures", "probes", "benchmark")
 _LIGHT = {"datasets.factors", "datasets.ranges"}  # modules of ours that import nothing heavy
 
 _PURE = {"math", "tuple", "frozenset", "dict", "list", "range", "sorted", "len", "float", "int"}  # calls in constants
+_NAME = re.compile(r"\w[\w-]*", re.ASCII)  # it stands in paths, in keys and in lists with commas
+
+
+class Unreadable(SyntaxError):
+    """A declaration that cannot be read from the text, with the file, the line and what to write."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +52,53 @@ class Source:
 
     def __init__(self, path: Path, module: str) -> None:
         self.path, self.module = path, module
-        self.tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        self.tree = ast.parse(path.read_bytes(), filename=str(path))  # bytes may say what they are encoded in
 
     def registrations(self, kinds: tuple[str, ...]) -> Iterator[Registration]:
-        """Every class under a decorator named like one of the kinds."""
+        """Every class under a decorator named like one of the kinds.
+
+        Raises:
+            Unreadable: for a decorator without a name that can stand in paths and keys, or without a config class.
+        """
         for node in self.tree.body:
-            if not isinstance(node, ast.ClassDef):
-                continue
-            for call in node.decorator_list:
-                if isinstance(call, ast.Call) and _last_name(call) in kinds and len(call.args) == 2:
-                    name, config = self._literal(call.args[0]), _last_name(call.args[1])
-                    if isinstance(name, str) and config:
-                        yield Registration(_last_name(call), name, node.name, config)
+            if isinstance(node, ast.ClassDef):
+                ours = (decorator for decorator in node.decorator_list if _last_name(decorator) in kinds)
+                yield from (self._registration(node.name, decorator) for decorator in ours)
+
+    def _registration(self, class_name: str, decorator: ast.expr) -> Registration:
+        kind = _last_name(decorator)
+        given = []
+        if isinstance(decorator, ast.Call):
+            named = sorted(decorator.keywords, key=lambda each: each.arg != "name")  # the name first, then its config
+            given = [*decorator.args, *(each.value for each in named)]
+        if len(given) != 2 or not _last_name(given[1]):
+            raise self._unreadable(decorator, f'write @{kind}("NAME", CONFIG), where CONFIG is a dataclass')
+        name = self._constant(given[0], f"the name in @{kind}")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise self._unreadable(decorator, f"@{kind}({name!r}): a name is a word of letters, digits, - and _")
+        return Registration(kind, name, class_name, _last_name(given[1]))
+
+    def _constant(self, node: ast.expr, what: str) -> Any:
+        """The value of a literal, or of what is made of constants of this module."""
+        calls = [part.func for part in ast.walk(node) if isinstance(part, ast.Call)]
+        try:
+            with suppress(ValueError):
+                return ast.literal_eval(node)
+            if all(_first_name(function) in _PURE for function in calls):
+                return eval(compile(ast.Expression(node), str(self.path), "eval"), self._declarations.__dict__)
+        except Exception as error:
+            raise self._unreadable(node, f"{what} cannot be read without importing the file; write it out") from error
+        raise self._unreadable(node, f"{what} cannot be read without importing the file; write it out")
+
+    def _unreadable(self, node: ast.expr, what: str) -> Unreadable:
+        return Unreadable(f"{self.path}, line {node.lineno}: {what}")
 
     def class_constant(self, class_name: str, attribute: str) -> Any:
-        """A literal attribute of a class, looked up through its bases; None where it is not to be found."""
+        """A constant attribute of a class, looked up through its bases; None where it is not to be found.
+
+        Raises:
+            Unreadable: if it is made of more than literals and constants of the module.
+        """
         node = next((n for n in self.tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None)
         if node is None:
             origin = self._origins.get(class_name)
@@ -68,7 +106,7 @@ class Source:
         for statement in node.body:
             targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
             if any(isinstance(target, ast.Name) and target.id == attribute for target in targets):
-                return self._literal(statement.value)  # type: ignore[attr-defined]
+                return self._constant(statement.value, f"{class_name}.{attribute}")  # type: ignore[attr-defined]
         found = (self.class_constant(_last_name(base), attribute) for base in node.bases)
         return next((value for value in found if value is not None), None)
 
@@ -126,8 +164,8 @@ class Source:
         )
         try:
             exec(code, namespace)
-        except (NameError, AttributeError):
-            return  # it needs an import that was left out: no config does, and asking for one that did will say so
+        except Exception:
+            return  # it needs an import that was left out, or is wrong: who asks for it imports the module, which says so
 
 
 @cache

@@ -36,6 +36,8 @@ class TokenizerConfig(AutoencoderConfig):
 
     def validate(self) -> None:
         """Raise ValueError for names that are not known, and for numbers with which nothing is trained."""
+        if len(self.betas) != 2:
+            raise ValueError(f"tokenizer.betas={list(self.betas)} must be two numbers, such as [0.9, 0.99]")
         check_ranges(
             "tokenizer", self, batch_size=(1, math.inf), max_steps=(1, math.inf), learning_rate=(ABOVE_0, math.inf)
         )

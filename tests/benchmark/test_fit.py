@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning import LightningModule
 
-from benchmark.fit import LAST, InPlace, Preempted, Watch, fit
+from benchmark.fit import LAST, InPlace, Preempted, Watch, fit, log_spaced
 
 
 class Line(LightningModule):
@@ -67,3 +67,12 @@ def test_a_checkpoint_is_written_beside_its_place_and_nowhere_else(tmp_path, mon
     InPlace().save_checkpoint({"step": torch.tensor(3)}, tmp_path / "last.ckpt")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"step": torch.tensor(3)}
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("count", "last", "steps"),
+    [(1, 2500, [2500]), (2, 2500, [25, 2500]), (3, 1000, [10, 100, 1000]), (4, 3, [1, 2, 3]), (9, 1, [1])],
+)
+def test_averages_are_kept_at_steps_of_which_the_last_is_one(count, last, steps):
+    """`evaluate` needs the last, however few are kept."""
+    assert log_spaced(count, last) == steps

@@ -8,6 +8,7 @@ REFUSED = {
     "optimiser.lr=nan": "optimiser.lr=nan must be finite and above 0",
     "optimiser.lr=-1": "optimiser.lr=-1.0 must be above 0",
     "optimiser.lr=inf": "optimiser.lr=inf must be finite and above 0",
+    "tokenizer.vq.betas=[0.5]": "tokenizer.vq.betas=[0.5] must be two numbers",
     "optimiser.betas=[0.9,1.0]": "optimiser.betas=[0.9, 1.0] must be at least 0 and below 1",
     "optimiser.ema_decay=5": "optimiser.ema_decay=5.0 must be at least 0 and below 1",
     "optimiser.clip_norm=-1": "optimiser.clip_norm=-1.0 must be above 0",

@@ -114,55 +114,115 @@ def test_a_name_used_twice_is_wrong_input(tmp_path):
         discover([write(tmp_path, "other.py", PLUGIN.replace('"toy"', '"dit"'))])
 
 
+def install(folder: Path, module: str) -> None:
+    """A package whose entry point names a module."""
+    info = folder / "toy_package-1.dist-info"
+    info.mkdir()
+    write(info, "METADATA", "Metadata-Version: 2.1\nName: toy-package\nVersion: 1\n")
+    write(info, "entry_points.txt", f"[compositional_benchmark]\ntoy = {module}\n")
+
+
 def test_entry_points_are_found_without_being_imported(tmp_path, monkeypatch):
     write(tmp_path, "toy_package.py", f"{PLUGIN}\nraise RuntimeError('imported')")
-    folder = tmp_path / "toy_package-1.dist-info"
-    folder.mkdir()
-    write(folder, "METADATA", "Metadata-Version: 2.1\nName: toy-package\nVersion: 1\n")
-    write(folder, "entry_points.txt", "[compositional_benchmark]\ntoy = toy_package\n")
+    install(tmp_path, "toy_package")
     monkeypatch.syspath_prepend(tmp_path)
     assert "toy" in discover().names("architecture")
 
 
-@pytest.mark.parametrize("module", ["gone_package", "gone_package.models", "not a module", ".relative"])
-def test_an_entry_point_to_nothing_is_set_aside(tmp_path, monkeypatch, module):
-    folder = tmp_path / "toy_package-1.dist-info"
-    folder.mkdir()
-    write(folder, "METADATA", "Metadata-Version: 2.1\nName: toy-package\nVersion: 1\n")
-    write(folder, "entry_points.txt", f"[compositional_benchmark]\ntoy = {module}\n")
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("toy_absent", "names toy_absent, which is missing"),
+        ("toy_absent.model", "names toy_absent.model, which cannot be imported"),
+        ("toy_broken.model", "names toy_broken.model, which cannot be imported \\(RuntimeError"),
+    ],
+)
+def test_an_entry_point_without_its_module_is_set_aside(tmp_path, monkeypatch, module, reason):
+    (tmp_path / "toy_broken").mkdir()
+    write(tmp_path / "toy_broken", "__init__.py", "raise RuntimeError('no licence')")
+    install(tmp_path, module)
     monkeypatch.syspath_prepend(tmp_path)
     registry = discover()
-    assert "dit" in registry.names("architecture")
-    with pytest.raises(ConfigError, match="toy cannot be used: its entry point names"):
+    assert set(registry.names("architecture")) >= {"dit", "maskgit"}
+    with pytest.raises(
+        ConfigError, match=rf"entry point toy of toy-package {reason}.*; repair toy-package or uninstall it"
+    ):
         registry.entry("architecture", "toy")
 
 
-def test_a_name_and_views_may_be_constants(tmp_path):
-    text = PLUGIN.replace('@architecture("toy"', "@architecture(NAME").replace("    pass", "    views = VIEWS")
-    text = text.replace("CHOICES =", 'NAME, VIEWS = "toy", ("kl",)\nCHOICES =')
-    entry = discover([write(tmp_path, "constants.py", text)]).entry("architecture", "toy")
-    assert entry.views == ("kl",)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"toy", ToyConfig', "NAME, ToyConfig"),
+        ('"toy", ToyConfig', 'config=ToyConfig, name="toy"'),
+        ("    pass", "    views = VIEWS"),
+        ("    pass", "    views = (*VIEWS,)"),
+    ],
+)
+def test_a_plugin_may_name_constants_of_its_own(tmp_path, old, new):
+    text = PLUGIN.replace("CHOICES =", 'NAME, VIEWS = "toy", ("codes",)\nCHOICES =')
+    entry = discover([write(tmp_path, "toy.py", text.replace(old, new))]).entry("architecture", "toy")
+    assert entry.views == (("codes",) if "views" in new else discover().entry("architecture", "dit").views)
+    assert entry.config_class()().number == "one" and entry.load().name == "toy"
 
 
-@pytest.mark.parametrize("name", ["to y", "to/y", "../toy", ".toy", ""])
-def test_a_name_that_no_file_can_have_is_set_aside(tmp_path, name):
-    path = write(tmp_path, "odd.py", PLUGIN.replace('@architecture("toy"', f'@architecture("{name}"'))
-    with pytest.raises(ConfigError, match="no file can have"):
-        discover([path]).entry("architecture", name)
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"toy", ToyConfig', '"toy", None', r"toy.py, line 15: write @architecture\("),
+        ('"toy", ToyConfig', '"toy"', r"toy.py, line 15: write @architecture\("),
+        ('("toy", ToyConfig)', "", r"toy.py, line 15: write @architecture\("),
+        ('"toy", ToyConfig', '"to y", ToyConfig', "line 15: @architecture\\('to y'\\): a name is a word of letters"),
+        ('"toy", ToyConfig', '"a/toy", ToyConfig', "a name is a word of letters"),
+        ('"toy", ToyConfig', '"a.toy", ToyConfig', "a name is a word of letters"),
+        ('"toy", ToyConfig', '"", ToyConfig', "a name is a word of letters"),
+        ('"toy", ToyConfig', "3, ToyConfig", "a name is a word of letters"),
+        ('"toy", ToyConfig', "NOWHERE, ToyConfig", "the name in @architecture cannot be read.*write it out"),
+        ('"toy", ToyConfig', "open('x').read(), ToyConfig", "the name in @architecture cannot be read.*write it out"),
+    ],
+)
+def test_a_registration_that_says_too_little_is_told_by_line(tmp_path, old, new, message):
+    assert old in PLUGIN
+    with pytest.raises(ConfigError, match=message):
+        discover([write(tmp_path, "toy.py", PLUGIN.replace(old, new))])
 
 
-@pytest.mark.parametrize("config", ["None", "3", "lambda: 1"])
-def test_what_registers_no_config_registers_nothing(tmp_path, config):
-    path = write(tmp_path, "odd.py", PLUGIN.replace("ToyConfig)\nclass", f"{config})\nclass"))
-    with pytest.raises(ConfigError, match="registers nothing"):
-        discover([path])
+@pytest.mark.parametrize("views", ["VIEWS", "tuple(NAMES)", "[name for name in open('x')]"])
+def test_views_that_cannot_be_read_are_told_by_line(tmp_path, views):
+    path = write(tmp_path, "toy.py", PLUGIN.replace("    pass", f"    views = {views}"))
+    with pytest.raises(
+        ConfigError, match=r"architecture toy cannot be used: .*toy.py, line 17: Toy.views cannot be read"
+    ):
+        _ = discover([path]).entry("architecture", "toy").views
 
 
-def test_a_plugin_that_is_no_text_is_refused(tmp_path):
-    path = tmp_path / "binary.py"
-    path.write_bytes(bytes(range(128, 256)))
-    with pytest.raises(ConfigError, match="cannot be read"):
-        discover([path])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("@dataclass\n", "", "ToyConfig of .*toy.py is no dataclass; put @dataclass above it"),
+        ('"toy", ToyConfig', '"toy", CHOICES', "CHOICES of .*toy.py is no dataclass"),
+        ('"toy", ToyConfig', '"toy", Absent', "toy.py failed to import .NameError"),
+        ('number: str = "one"', "number: list = []", "toy.py failed to import .ValueError"),
+    ],
+)
+def test_a_config_that_is_none_is_told(tmp_path, old, new, message):
+    registry = discover([write(tmp_path, "toy.py", PLUGIN.replace(old, new))])
+    with pytest.raises(ConfigError, match=f"^architecture toy cannot be used: .*{message}"):
+        Schema(registry)
+
+
+def test_a_plugin_may_say_in_what_it_is_encoded_and_is_refused_where_it_cannot_be_decoded(tmp_path):
+    text = PLUGIN.replace("CHOICES =", 'AUTHOR = "Andr\xe9"\nCHOICES =')
+    for name, head in (("declared.py", "# -*- coding: latin-1 -*-\n"), ("silent.py", "")):
+        (tmp_path / name).write_bytes((head + text).encode("latin-1"))
+    assert "toy" in discover([tmp_path / "declared.py"]).names("architecture")
+    with pytest.raises(ConfigError, match=r"silent.py cannot be read: .*utf-8"):
+        discover([tmp_path / "silent.py"])
+
+
+def test_a_name_used_twice_in_one_file_is_wrong_input(tmp_path):
+    with pytest.raises(ConfigError, match="'toy' is registered twice"):
+        discover([write(tmp_path, "toy.py", f"{PLUGIN}\n@architecture('toy', ToyConfig)\nclass Second(Toy): pass\n")])
 
 
 def test_a_config_that_needs_the_real_import_is_had_by_importing(tmp_path):
