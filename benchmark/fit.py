@@ -270,7 +270,7 @@ def average_path(folder: Path, step: int) -> Path:
 
 
 def log_spaced(count: int, last: int) -> list[int]:
-    """``count`` whole steps from 1 % of ``last`` to ``last``, evenly spaced in their logarithm, without repeats; one is ``last``."""
+    """``count`` whole steps from 1 % of ``last`` to ``last``, evenly in the logarithm, without repeats; of one, ``last``."""
     first = max(1, last // 100)
     return sorted({round(last * (first / last) ** (index / max(1, count - 1))) for index in range(count)})
 
