@@ -9,7 +9,7 @@ ROW = {"dataset": "shapes2d", "architecture": "dit", "tokenizer": "vq", "conditi
 
 def sound(cell: str = "cell", state: str = "ok", **more: Any) -> dict[str, Any]:
     """A record that can be read, and what a test wants to find in it."""
-    return {"cell": cell, "state": state, "row": ROW, **more}
+    return {"cell": cell, "state": state, "row": ROW} | more
 
 
 def failed(cell: str, reason: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from benchmark.leaderboard import rebuild
 from benchmark.registry import Registry
 from benchmark.report import write_report
 from benchmark.store import Store
+from tests.benchmark.sound import ROW, sound
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(not BROWSER, reason="there is no Chromium here (Debian: apt-get install chromium)")
@@ -58,9 +59,8 @@ def page(tmp_path_factory) -> Path:
     store = Store(tmp_path_factory.mktemp("results"), say=lambda text: None)
     for seed in range(3):
         name = f"shapes2d-dit-vq-full-s{seed}-abcd"
-        row = {"dataset": "shapes2d", "architecture": "dit", "tokenizer": "vq", "seed": seed, "device": "cpu " * 40}
-        row |= {"split": "000,001,010,100", "strict_level2": 0.1 * seed, "steps": 10, "minutes": 2.0}
-        store.write_record(name, {"cell": name, "state": "ok", "reason": "", "setting": "a", "row": row})
+        row = ROW | {"seed": seed, "device": "cpu " * 40, "split": "000,001,010,100", "strict_level2": 0.1 * seed}
+        store.write_record(name, sound(name, reason="", setting="a", row=row | {"steps": 10, "minutes": 2.0}))
         Image.new("RGB", (1000, 300), "navy").save(store.cell(name).samples)
     return write_report(store, Registry(), rebuild(store))
 
@@ -77,12 +77,15 @@ def look(page: Path, width: int, tmp_path: Path) -> tuple[dict[str, Any], str]:
         too_long = Timer(240, browser.kill)
         too_long.start()
         assert browser.stderr
-        for line in browser.stderr:
-            if found := re.search(r'"outcome (\{.*\})", source', line):
-                too_long.cancel()
-                browser.terminate()
-                return json.loads(found[1]), said
-            said += line
+        try:
+            for line in browser.stderr:
+                if found := re.search(r'"outcome (\{.*\})", source', line):
+                    return json.loads(found[1]), said
+                said += line
+                assert "Uncaught" not in line, line  # the probe will not speak
+        finally:
+            too_long.cancel()
+            browser.terminate()
     raise AssertionError(f"The probe said nothing in 240 s: {said}")
 
 
