@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -231,7 +232,9 @@ def dataset_layer(preset: str, dataset: str) -> Layer:
     return Layer(f"presets/{preset}.yaml, per_dataset.{dataset}", _preset(preset)[1].get(dataset) or {})
 
 
+@cache
 def _preset(preset: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What holds for all datasets, and what for each; read once, for each of hundreds of cells."""
     values = read_yaml(CONFIGS / "presets" / f"{preset}.yaml")
     return values, values.pop("per_dataset", None) or {}
 

@@ -37,7 +37,10 @@ class Plan:
 
     @cached_property
     def states(self) -> dict[str, State]:
-        return {name: state_of(self.store, name, self._fingerprint(cell)) for name, cell in self.cells.items()}
+        parts = {name: tuple(cell.config[kind]["name"] for kind in NAMED) for name, cell in self.cells.items()}
+        now = {parts[name]: cell for name, cell in self.cells.items()}  # a cell for each combination of sources
+        prints = {names: self._fingerprint(cell) for names, cell in now.items()}
+        return {name: state_of(self.store, name, prints[parts[name]]) for name in self.cells}
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
