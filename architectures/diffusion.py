@@ -27,11 +27,13 @@ from architectures.noise import (
     strided_timesteps,
 )
 from architectures.shares import draw
+from datasets.ranges import check_ranges
 
 Network = Callable[[Tensor, Tensor], Tensor]  # x_t (R, ..., C), t (R,) float32 -> (R, ..., out_channels)
 
 SOLVERS = {"flow": ("euler", "heun"), "ddpm": ("ancestral", "ddim")}
 TIME_LAWS = ("logit_normal", "uniform")
+FEWEST_LINEAR = 20  # timesteps at which the last of the scaled linear betas is 1, which leaves nothing to divide by
 
 
 @dataclass
@@ -58,9 +60,19 @@ class DiffusionConfig:
                 raise ValueError(
                     f"diffusion.{key}={getattr(self, key)} is unknown{suffix}; use one of {', '.join(names)}"
                 )
+        check_ranges("diffusion", self, timesteps=(2, math.inf), eta=(0.0, 1.0), clip_x0=(0.0, math.inf))
         fewest, most = (2, self.timesteps) if self.kind == "ddpm" else (1, math.inf)
         if not fewest <= self.steps <= most:
             raise ValueError(f"diffusion.steps={self.steps} must lie between {fewest} and {most}")
+        if self.kind == "ddpm" and self.schedule == "linear" and self.timesteps <= FEWEST_LINEAR:
+            raise ValueError(
+                f"diffusion.timesteps={self.timesteps}: linear betas reach 1; use more than {FEWEST_LINEAR}"
+            )
+        if self.kind == "ddpm" and self.solver == "ddim":
+            try:
+                strided_timesteps(self.timesteps, self.steps)
+            except ValueError as error:
+                raise ValueError(f"diffusion.steps={self.steps}: {error}") from error
 
 
 class DiffusionProcess(ABC):

@@ -50,6 +50,8 @@ class GIVTConfig:
         """Raise ValueError if guidance is asked for, or there are more decoding steps than tokens."""
         if sampling.guidance != 1:
             raise ValueError(f"givt has no guidance; sampling.guidance={sampling.guidance} must be 1")
+        if sampling.order == "confidence" and sampling.temperature == 0:
+            raise ValueError("sampling.temperature=0 leaves no density to be confident by; use sampling.order=random")
         sampling.check_tokens(tokens)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 
 from benchmark import local, slurm, submission, workers
 from benchmark.cell import Cell
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace, tokens: Tokens) -> int:
     selection = [row for row in rows if row["cell"] in plan.cells]
     table = render(selection, SHOWN, "md") if selection else "no cell has ended yet: the same command goes on"
     _say(table, f"-> {plan.store.results}/{written}")
-    return code or _all_ok(plan)
+    return code or _all_ok(plan, selected if only_states else list(plan.cells))
 
 
 def plan(arguments: argparse.Namespace, tokens: Tokens) -> int:
@@ -249,7 +250,7 @@ def _submit(arguments: argparse.Namespace, tokens: Tokens, only_states: tuple[st
     if not arguments.dry_run:
         plan.store.clear_leases()
     selected, options = to_run(plan.states, only_states), local.worker_options(arguments)
-    return submission.submit(plan, selected, site, options, arguments.dry_run)
+    return submission.submit(plan, selected, site, options, arguments.dry_run, only_states)
 
 
 def _can_write(store: Store, files: str) -> bool:
@@ -269,9 +270,9 @@ def _draw(store: Store, rows: list[Row]) -> list[str]:
     return [path.name for path in write_plots(store.results, rows)]
 
 
-def _all_ok(plan: Plan) -> int:
+def _all_ok(plan: Plan, names: Sequence[str]) -> int:
     del plan.states  # they were read before the work
-    return int(any(state.name != OK for state in plan.states.values()))
+    return int(any(plan.states[name].name != OK for name in names))
 
 
 def _say(*lines: str) -> None:

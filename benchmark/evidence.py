@@ -16,13 +16,12 @@ from benchmark.cell import Cell
 from benchmark.composer import Composer
 from benchmark.config import NAMED, ConfigError, leaves, setting_part
 from benchmark.grid import Choice, nested_keys, of_preset
-from benchmark.leaderboard import DESCRIPTION, IDENTITY, SHARES, binomial_floor, leaderboard
+from benchmark.leaderboard import DESCRIPTION, DEVELOPMENT, IDENTITY, SHARES, binomial_floor, leaderboard
 from benchmark.states import FAILED, OK, SUSPICIOUS
 from benchmark.statistics import Moments, bimodal_remark, moments
 from benchmark.store import Store
 from benchmark.tables import Row, is_number, read_csv
 
-DEVELOPMENT = 100  # seeds from here on chose recipes; they decide nothing
 TOLD_BY_COLUMNS = ("trainer.max_steps",)  # of rows without `changed`; not `follow`: seed 0 looks as if it did
 
 

@@ -61,6 +61,7 @@ SETTING = (
     *DESCRIPTION,
     *("changed", "preset", "recipe", "view", "steps", "split", "setting"),
 )  # what its seeds have in common
+DEVELOPMENT = 100  # seeds from here on chose recipes; they decide nothing
 SEEDS = {"seed": "model", "seed_data": "data", "seed_tokenizer": "tokenizer", "seed_probe": "probe"}
 SAMPLES = 512  # images judged a composition where a record does not say (science: final evaluation)
 MOVING = 0.05  # a level that changed by more than this over the last fifth of training has not settled
@@ -83,15 +84,15 @@ def columns(rows: Iterable[Row]) -> list[str]:
 
 
 def summary(rows: Sequence[Row]) -> list[Row]:
-    """One row a setting, over its seeds; suspicious cells get a row of their own and enter no other's mean.
+    """One row a setting, over its seeds; suspicious cells and development seeds get rows of their own and enter no other's mean.
 
     Every share in ``SHARES`` comes as mean, 95 % interval (Student's t over seeds, variance never below the binomial
     variance of the samples) and whether the seeds are bimodal; if they are, there is no interval but the number of
     seeds above .5, with Wilson's interval for their share.
     """
-    settings: dict[str, list[Row]] = {}
+    settings: dict[tuple[str, bool], list[Row]] = {}
     for row in rows:
-        settings.setdefault(_setting(row), []).append(row)
+        settings.setdefault((_setting(row), _develops(row)), []).append(row)
     return [line for cells in settings.values() for line in _summarise(cells)]
 
 
@@ -188,6 +189,11 @@ def _setting(row: Row) -> str:
     return str(row.get("setting") or [row.get(key) for key in SETTING])
 
 
+def _develops(row: Row) -> bool:
+    """Whether its seed is one of those on which recipes are chosen, which claims pass over."""
+    return is_number(row.get("seed")) and row["seed"] >= DEVELOPMENT
+
+
 def _summarise(cells: Sequence[Row]) -> list[Row]:
     """A row for the good cells of one setting, and one for the suspicious ones where there are any."""
     counts = {state: sum(row["state"] == state for row in cells) for state in ("suspicious", "failed")}
@@ -196,7 +202,8 @@ def _summarise(cells: Sequence[Row]) -> list[Row]:
     for state in ("ok", "suspicious"):
         chosen = [row for row in cells if row["state"] == state]
         if chosen or (state == "ok" and not counts["suspicious"]):
-            varied = {"replicated": replicated(chosen), "state": state, "seeds": len(chosen)}
+            told = f"{state}, development" if _develops(cells[0]) else state
+            varied = {"replicated": replicated(chosen), "state": told, "seeds": len(chosen)}
             lines.append(described | counts | varied | _shares(chosen))
     return lines
 

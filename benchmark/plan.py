@@ -130,6 +130,7 @@ class Plan:
             "reason": reason,
             "setting": cell.setting,
             "fingerprint": fingerprints.of_cell(cell, self.registry),
+            "steps": self.store.steps_trained(name),
             "row": cell.row(),
             "config": dict(cell.config),
         }

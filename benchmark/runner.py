@@ -52,7 +52,9 @@ def run_cell(cell: Cell, store: Store, registry: Registry, options: argparse.Nam
         if ended is not None:
             return ended
         if store.record_count(cell.id) and (store.history(cell.id) or [{}])[-1].get("state") != FAILED:
-            store.start_over(cell.id)  # it is done again on request: not from its own last checkpoint
+            store.begin_again(
+                cell.id, fingerprints.of_cell(cell, registry)
+            )  # on request: not from its own last checkpoint
         run = CellRun(cell, store, registry, lease.refresh, options.allow_different_hardware, place)
         before = store.record_count(cell.id)
         try:
@@ -154,8 +156,7 @@ class CellRun:
 
     def failure(self, reason: str) -> Record:
         """The record of a cell that could not be finished."""
-        steps = self.store.read_progress(self.cell.id).get("step") or 0
-        return self.end(FAILED, reason, {"steps": steps})
+        return self.end(FAILED, reason, {"steps": self.store.steps_trained(self.cell.id)})
 
     def train(self, model: GenerativeModel) -> tuple[Watch, LevelProbe]:
         """Fit the model, with its curve and its kept averages."""

@@ -25,6 +25,7 @@ from benchmark.config import ConfigError
 from benchmark.files import read_json, write_json, write_text
 from benchmark.machine import Machine, this_machine
 from benchmark.ranks import PORT
+from benchmark.states import BEGUN
 from benchmark.store import Store
 from benchmark.workers import CUT_OFF, GRACE
 from datasets.ranges import check_ranges
@@ -98,6 +99,7 @@ def make_jobs(
     config: SlurmConfig,
     options: Sequence[str] = (),
     array_size: int = MAX_ARRAY_SIZE,
+    only_states: Sequence[str] = (),
 ) -> list[Job]:
     """The scripts of a submission, in the order in which they must be submitted.
 
@@ -108,7 +110,10 @@ def make_jobs(
         folder: where `submit` will write them.
         options: of every task, such as ``--plugin FILE``.
         array_size: the most tasks that an array may have.
+        only_states: of the cells that were asked for, for their tasks to select by; empty: all that have not ended.
     """
+    # A requeued task finds its cell begun.
+    run = ["run", *(["--only-state", ",".join(sorted({*only_states, *BEGUN}))] if only_states else []), "--cell"]
     parts = [
         (number, first // array_size, replace(group, cells=group.cells[first : first + array_size]))
         for number, group in enumerate(groups)
@@ -125,7 +130,7 @@ def make_jobs(
             text = _script(folder, builder, one, ["prepare", "--cell"], store, config, options, 1)
             jobs.append(Job(builder, one.cells, text, behind=behind))
         names.append(f"cells-{number}-{place}")
-        text = _script(folder, names[-1], part, ["run", "--cell"], store, config, options, limit)
+        text = _script(folder, names[-1], part, run, store, config, options, limit)
         jobs.append(Job(names[-1], part.cells, text, builder, behind))
     return jobs
 

@@ -18,6 +18,7 @@ MISSING, RUNNING, PREEMPTED, FAILED, OK, STALE, SUSPICIOUS = STATES = (
     "stale",  # has a result, of other sources than today's
     "suspicious",  # has a result that a check found odd; the record says why
 )
+BEGUN = (MISSING, PREEMPTED, RUNNING)  # states of a cell that somebody has asked for and that has not ended
 MAX_FAILURES = 3  # in a row without progress, after which `run` leaves a failed cell alone
 
 

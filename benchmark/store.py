@@ -22,6 +22,7 @@ from benchmark.leases import Holder, Lease, LeaseLost, clear, holder, sweep_dead
 from benchmark.records import Record, flaw
 
 POLL_EVERY = 0.5  # seconds between two looks at an artefact that somebody else builds
+OWN_PHASES = ("training", "judging", "writing")  # of a cell, in which its progress tells steps
 REPEAT_EVERY = 60.0  # seconds between two lines that say for whom we wait
 
 
@@ -51,6 +52,7 @@ class CellPaths:
         self.log = folder / "log.txt"
         self.progress = folder / "progress.json"
         self.artefacts = folder / "artefacts.json"
+        self.again = folder / "again.json"
         self.checkpoints = folder / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.evaluations = folder / "evaluations"
@@ -174,6 +176,19 @@ class Store:
         for path in (cell.curve, cell.progress, cell.artefacts):
             path.unlink(missing_ok=True)
 
+    def begin_again(self, cell_id: str, fingerprint: str) -> None:
+        """Start a cell over that has ended, once: when it is cut off, the next start goes on from its checkpoint.
+
+        Args:
+            fingerprint: of the sources that it is now made with; with others it starts over once more.
+        """
+        note, now = self.cell(cell_id).again, {"records": self.record_count(cell_id), "fingerprint": fingerprint}
+        with suppress(ValueError):
+            if read_json(note) == now:
+                return
+        self.start_over(cell_id)
+        write_json(note, now)
+
     def clear_leases(self) -> None:
         """Remove leases of processes that were killed, which nobody would ask for again, and tables half written by them."""
         clear(self.results / "leases")
@@ -248,6 +263,11 @@ class Store:
         """Say how far a cell is: phase, step, max_steps, rate (steps a second), saved (what a restart goes on from); or share."""
         content = {"pid": os.getpid(), "time": time.time(), **progress}
         write_json(self.cell(cell_id).progress, content, durable=False)
+
+    def steps_trained(self, cell_id: str) -> int:
+        """How many steps of its own a cell has got; a tokenizer's do not count."""
+        progress = self.read_progress(cell_id)
+        return int(progress.get("step") or 0) if progress.get("phase") in OWN_PHASES else 0
 
     def read_progress(self, cell_id: str) -> dict[str, Any]:
         """What `write_progress` wrote last; empty if nothing."""

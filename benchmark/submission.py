@@ -30,7 +30,14 @@ def read_config(registry: Registry, overrides: Sequence[Override]) -> slurm.Slur
     return instantiate(slurm.SlurmConfig, Schema(registry).compose([layer], given)["slurm"])
 
 
-def submit(plan: Plan, selected: Sequence[str], config: slurm.SlurmConfig, options: Sequence[str], dry: bool) -> int:
+def submit(
+    plan: Plan,
+    selected: Sequence[str],
+    config: slurm.SlurmConfig,
+    options: Sequence[str],
+    dry: bool,
+    only_states: Sequence[str] = (),
+) -> int:
     """Submit cells, but for those that somebody works on or that wait in the queue; `dry` prints the scripts instead."""
     waiting = slurm.queued(plan.store.results)
     chosen = {n: plan.cells[n] for n in selected if n not in waiting and plan.states[n].name != RUNNING}
@@ -38,11 +45,13 @@ def submit(plan: Plan, selected: Sequence[str], config: slurm.SlurmConfig, optio
     print(*plan.notes, *plan.heading(list(chosen), config.max_running), told, sep="\n", flush=True)
     folder = slurm.new_folder(plan.store.results)
     size = slurm.MAX_ARRAY_SIZE if dry or not chosen else slurm.max_array_size()
-    jobs = slurm.make_jobs(folder, groups_of(chosen, plan.store, plan.registry), plan.store, config, options, size)
+    groups = groups_of(chosen, plan.store, plan.registry)
+    jobs = slurm.make_jobs(folder, groups, plan.store, config, options, size, only_states)
     if dry:
         for job in jobs:
             print(f"\n# {folder}/{job.name}.sh: {len(job.cells)} tasks, after {job.after or 'nothing'}\n{job.text}")
         return 0
+    plan.check_room(list(chosen))
     plan.write_configs(list(chosen))
     for name in chosen:
         _forget_starts(plan.store.cell(name))

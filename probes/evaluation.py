@@ -20,7 +20,7 @@ from torch import Tensor
 
 from datasets.factors import Composition, FactorSpace, level, seed_for
 from probes.files import settle_file
-from probes.judgement import Judge, Judgement, Reason, concatenate, correct
+from probes.judgement import Judge, Judgement, Reason, concatenate, correct, rejecting
 
 MODES = ("centre", "drawn")
 MODE_PREFIX = {"centre": "", "drawn": "drawn_"}
@@ -110,6 +110,8 @@ class Evaluator:
             sample_images: conditions to images in [-1, 1]; conditions come on the generator's device.
             mode: centre or drawn.
             compositions: all of them by default.
+
+        An image with a number that is not finite is kept as grey, and wrong for every judge.
         """
         chosen = self.space.compositions if compositions is None else compositions
         asked = ask(self.space, chosen, mode, count, self.draw_values, generator)
@@ -118,9 +120,13 @@ class Evaluator:
         conditions = zip(asked.classes.split(self.max_batch), asked.values.split(self.max_batch), strict=True)
         for classes, values in conditions:
             made = sample_images(classes.to(generator.device), values.to(generator.device), generator).float().cpu()
+            finite = made.flatten(1).isfinite().all(1)
+            made = made.where(
+                finite.view(-1, *[1] * (made.dim() - 1)), 0.0
+            )  # no comparison holds of NaN, so none rejects it
             images.append(as_bytes(made))
             for said, judge in zip(judgements, self.judges, strict=True):
-                said.append(judge.judge(made))
+                said.append(rejecting(judge.judge(made), ~finite, Reason.NOT_FINITE))
         tables = [tabulate(concatenate(said), asked, self.space.controlled) for said in judgements]
         return Evaluation(asked, torch.cat(images), pd.concat(tables, ignore_index=True))
 
@@ -263,7 +269,9 @@ def write_evaluations(folder: Path, evaluations: Sequence[Evaluation]) -> None:
         tensors[f"{asked.mode}_values"] = asked.values
     save_file(tensors, folder / "samples.safetensors")
     table = pd.concat([evaluation.table for evaluation in evaluations], ignore_index=True)
-    table.to_parquet(folder / "judgements.parquet", index=False)
+    aside = folder / ".tmp-judgements.parquet"  # swept where a kill leaves it
+    table.to_parquet(aside, index=False)
+    aside.replace(folder / "judgements.parquet")
 
 
 def as_bytes(images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, Protocol, TypeVar
 
@@ -35,6 +35,7 @@ class Reason(IntEnum):
     TRANSPARENT = 16  # the floor shines through the object
     FAR_FROM_REAL = 17  # in the trained judge's features, farther than held-out real images are
     DISTORTED = 18  # taken for a blend, a mean, a mosaic, a blur or the like
+    NOT_FINITE = 19  # NaN or infinite somewhere: no image at all
 
     @property
     def words(self) -> str:
@@ -94,6 +95,13 @@ class Judge(Protocol):
     def judge(self, images: Tensor) -> Judgement:
         """Read images float32 (B, C, H, W) in [-1, 1]."""
         ...
+
+
+def rejecting(judgement: Judgement, rows: Tensor, reason: Reason) -> Judgement:
+    """The same verdict, with these rows (B,) bool rejected for a reason that goes before all others."""
+    rows = rows.to(judgement.accepted.device)
+    reasons = torch.where(rows, int(reason), judgement.reasons)
+    return replace(judgement, accepted=judgement.accepted & ~rows, reasons=reasons)
 
 
 def correct(judgement: Judgement, classes: Tensor) -> Tensor:

@@ -166,6 +166,12 @@ def test_suspicious_cells_stand_apart_and_failed_ones_are_counted() -> None:
     assert good["level2"] == pytest.approx(0.9)
 
 
+def test_seeds_that_chose_recipes_enter_no_other_mean() -> None:
+    reported, development = summary(leaderboard([record(seed=seed, level2=seed / 100) for seed in (10, 20, 100)]))
+    assert (reported["state"], reported["seeds"], reported["level2"]) == ("ok", 2, pytest.approx(0.15))
+    assert (development["state"], development["seeds"], development["level2"]) == ("ok, development", 1, 1.0)
+
+
 def test_a_setting_that_only_failed_has_a_row() -> None:
     (line,) = summary(leaderboard([record(state="failed")]))
     assert (line["state"], line["seeds"], line["failed"]) == ("ok", 0, 1)

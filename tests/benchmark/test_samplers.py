@@ -191,8 +191,36 @@ def test_more_steps_than_tokens_are_refused_before_any_work(architecture, key):
 )
 def test_a_sampler_that_an_architecture_has_not_is_refused_before_any_work(architecture, setting, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        cell(architecture, setting)
-    assert cell("maskgit", setting)
+        cell(architecture, setting, "conditioning.dropout=0.1")
+    assert cell("maskgit", setting, "conditioning.dropout=0.1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ("solver=ddim steps=300", r"diffusion\.steps=300: DDIM cannot take 300 of 1000"),
+        ("timesteps=20 steps=4", r"diffusion\.timesteps=20: linear betas reach 1; use more than 20"),
+        ("timesteps=1", r"diffusion\.timesteps=1 must be at least 2"),
+        ("solver=ddim steps=50 eta=5", r"diffusion\.eta=5\.0 must be"),
+        ("clip_x0=-1", r"diffusion\.clip_x0=-1\.0 must be at least 0"),
+    ],
+)
+def test_a_chain_that_gives_no_numbers_is_refused_before_any_work(settings, sentence):
+    given = ["kind=ddpm", *(["solver=ancestral"] * ("solver" not in settings)), *settings.split()]
+    with pytest.raises(ConfigError, match=sentence):
+        cell("dit", *(f"diffusion.{setting}" for setting in given))
+
+
+def test_the_curves_stride_is_refused_by_its_own_key():
+    ddim = ("diffusion.kind=ddpm", "diffusion.solver=ddim", "diffusion.steps=50")
+    with pytest.raises(ConfigError, match=r"^evaluation\.curve_diffusion_steps=300: DDIM cannot"):
+        cell("dit", *ddim, "evaluation.curve_diffusion_steps=300")
+
+
+def test_guidance_needs_a_null_that_was_trained():
+    with pytest.raises(ConfigError, match=r"sampling\.guidance=3\.0 .* conditioning\.dropout"):
+        cell("dit", "sampling.guidance=3")
+    assert cell("dit", "sampling.guidance=3", "conditioning.dropout=0.1")
 
 
 def test_steps_of_decoding_mean_nothing_to_who_does_not_decode():

@@ -86,6 +86,10 @@ def test_a_script_tells_srun_everything_and_takes_nothing_from_the_shell(tmp_pat
         in job.text
     )
     assert '--cell "$cell"' in job.text and "--plugin '/x y.py'" in job.text
+    asked = slurm.make_jobs(tmp_path, [Group(("a",), build=True)], Store(tmp_path), config, only_states=("stale",))
+    build, cells = (job.text for job in asked)
+    assert "--only-state" not in build
+    assert "run --only-state missing,preempted,running,stale --cell" in cells
     forbidden = slurm.make_jobs(tmp_path, [Group(("a",))], Store(tmp_path), SlurmConfig(requeue=False))[0].text
     assert "#SBATCH --no-requeue\n" in forbidden and "scontrol" not in forbidden
 

@@ -281,3 +281,32 @@ def test_starting_over_forgets_checkpoints_and_keeps_records(store: Store) -> No
     store.write_progress("cell", phase="train")
     store.start_over("cell")
     assert sorted(path.name for path in cell.folder.iterdir()) == ["record.json"]
+
+
+def test_a_cell_that_is_done_again_starts_over_once(store: Store) -> None:
+    """Cut off, it goes on from its own checkpoint; made with other sources, or asked for once more, it starts over."""
+    cell = store.cell("cell")
+    store.write_record("cell", sound())
+
+    def begun(fingerprint: str) -> bool:
+        """Whether it starts from nothing; then leave a checkpoint."""
+        store.begin_again("cell", fingerprint)
+        fresh = not cell.last_checkpoint.exists()
+        write_text(cell.last_checkpoint, "weights")
+        return fresh
+
+    assert [begun("now") for _ in range(3)] == [True, False, False]
+    assert [begun("edited") for _ in range(2)] == [True, False]
+    store.write_record("cell", sound())
+    assert [begun("edited") for _ in range(2)] == [True, False]
+    cell.again.write_text("{")
+    assert begun("edited")
+
+
+@pytest.mark.parametrize(
+    ("phase", "steps"), [("training", 70), ("judging", 70), ("training the tokenizer", 0), ("", 0)]
+)
+def test_only_a_cells_own_steps_are_its_progress(store: Store, phase: str, steps: int) -> None:
+    store.write_progress("cell", phase=phase, step=70)
+    assert store.steps_trained("cell") == steps
+    assert store.steps_trained("absent") == 0

@@ -206,6 +206,23 @@ def test_centre_asks_for_class_centres_and_drawn_for_values_as_they_are(laptop, 
     assert torch.equal(again.values, drawn.values), "values have a stream of their own"
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_an_image_that_is_not_finite_is_wrong_for_every_judge(laptop, obedient, scripted, seeded, number) -> None:
+    """No comparison holds of NaN, so that a judge who looks for reasons to reject finds none."""
+
+    def broken(classes, values, generator):
+        images = obedient(classes, values, generator)
+        images[::2, 0, 3, 4] = number
+        return images
+
+    said = torch.tensor([[int(digit) for digit in c] for c in laptop.space.compositions]).repeat_interleave(4, 0)
+    judges = [scripted(said, "probe"), laptop.judge]
+    result = Evaluator(laptop.space, judges, laptop.data.draw_values).evaluate(broken, "centre", 4, seeded(1))
+    for _, rows in result.table.groupby("judge"):
+        assert rows["all_correct"].tolist() == [False, True] * 16
+        assert rows["reason"].tolist() == ["not finite", ""] * 16
+
+
 def test_an_unknown_mode_is_refused(evaluator, obedient, seeded) -> None:
     with pytest.raises(ValueError, match="use centre or drawn"):
         evaluator.evaluate(obedient, "middle", 1, seeded())
