@@ -218,14 +218,14 @@ def _built(config: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     built = schema.validate(config)
     architecture: Any = built.get("architecture")
     tokens = _tokens(config, built)
-    if config["sampling"]["guidance"] != 1 and not config["conditioning"]["dropout"]:
-        told = f"sampling.guidance={config['sampling']['guidance']} needs an input without condition that was trained"
-        raise ConfigError(f"{told}: set conditioning.dropout, which trains it")
     with suppress(NameError), named("architecture", f"architecture.{config['architecture']['name']}"):
         if hasattr(architecture, "check_trunk"):
             architecture.check_trunk(built["trunk"])
         if tokens is not None and hasattr(architecture, "check_sampling"):
             architecture.check_sampling(built["sampling"], tokens)
+    if config["sampling"]["guidance"] != 1 and not config["conditioning"]["dropout"]:
+        told = f"sampling.guidance={config['sampling']['guidance']} needs an input without condition that was trained"
+        raise ConfigError(f"{told}: set conditioning.dropout, which trains it")
     return built
 
 
