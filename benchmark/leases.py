@@ -9,6 +9,7 @@ place, and the first wins); they keep work from being done twice, and say who is
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import logging
 import os
@@ -29,6 +30,7 @@ from benchmark.files import ASIDE, NoHardLinks, machine_digits, read_json, unwri
 LIFETIME = 300  # seconds without a refresh after which anybody may break a lease
 REFRESH_EVERY = 30.0  # seconds between two touches of the disk, however often refresh() is called
 CLOCK_SLOP = 10.0  # seconds by which the clocks of two machines may differ
+GUARD = ".guard"  # file in a folder of leases that is locked while one of them is broken
 
 logging.getLogger("flufl.lock").setLevel(logging.CRITICAL)  # it logs a lease that somebody else holds as an error
 
@@ -169,27 +171,50 @@ def _inspect(path: Path) -> tuple[str | None, Holder | None]:
 
 
 def _break_abandoned(path: Path) -> None:
-    """Remove the lock of a holder that is gone.
+    """Remove the lock of a holder that is gone, if it still is when nobody else of this machine removes one.
 
-    A rename is atomic: of several processes that find the same dead holder only one gets the file. One that comes so
-    late that the lease has a new holder sees another claim in the file, and puts it back.
+    Without the guard, one that looked before another took the lease would move away the new holder's lock, and a third
+    could slip in before it is put back. Where the file system has no locks, and between machines (which can only break
+    leases that have run out), this is left to chance: who loses a lease so learns of it when it refreshes.
     """
+    if not _is_abandoned(path):
+        return
+    with _guard(path.with_name(GUARD)):
+        claim = _is_abandoned(path)
+        if not claim:
+            return
+        aside = path.with_name(f"{ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return
+        if aside.read_text().strip() != claim:
+            with suppress(FileExistsError):
+                os.link(aside, path)
+        elif SEP in claim:
+            if _read_note(path, claim):
+                _note_path(path).unlink(missing_ok=True)
+            path.with_name(Path(claim).name).unlink(missing_ok=True)
+        aside.unlink()
+
+
+def _is_abandoned(path: Path) -> str | None:
+    """The claim of a lock file whose holder is gone; None if there is no lock, or a holder."""
     claim, found = _inspect(path)
-    if claim is None or found is not None:
-        return
-    aside = path.with_name(f"{ASIDE}{uuid.uuid4().hex[:8]}-{path.name}")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return
-    if aside.read_text().strip() != claim:
-        with suppress(FileExistsError):
-            os.link(aside, path)
-    elif SEP in claim:
-        if _read_note(path, claim):
-            _note_path(path).unlink(missing_ok=True)
-        path.with_name(Path(claim).name).unlink(missing_ok=True)
-    aside.unlink()
+    return None if found else claim
+
+
+@contextmanager
+def _guard(path: Path) -> Iterator[None]:
+    """Alone among the processes of this machine while the block runs; the kernel frees what a killed one held."""
+    with path.open("a") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # a child forked meanwhile would keep it locked
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def sweep_dead(folder: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,10 +67,15 @@ def test_leases_of_the_dead_are_cleared_and_those_of_the_living_are_not(
     other.kill()
     other.wait()
     store.clear_leases()
-    assert {path.name.partition(".")[0] for path in (store.results / "leases").iterdir()} == {"cell-mine"}
+    assert {name.partition(".")[0] for name in _left(store)} == {"cell-mine"}
     mine.refresh(now=True)
     mine.release()
-    assert list((store.results / "leases").iterdir()) == []
+    assert _left(store) == set()
+
+
+def _left(store: Store) -> set[str]:
+    """Names in the folder of leases, but for the one file that is there for good."""
+    return {path.name for path in (store.results / "leases").iterdir()} - {leases.GUARD}
 
 
 def test_tables_half_written_by_the_dead_are_cleared_and_those_of_the_living_are_not(
@@ -194,6 +201,56 @@ def test_only_one_of_many_takes_over_from_a_dead_holder(
     start.touch()
     taken = [name for taker in takers if taker.stdout for name in taker.stdout.readline().split()[1:]]
     assert sorted(taken) == sorted(names)
+
+
+def test_who_comes_late_to_a_dead_holder_leaves_the_new_one_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch, python: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    """Not even for a moment may its lock be away, in which a third could take the lease."""
+    victim = python(
+        "import time\nfrom benchmark.store import Store\n"
+        f"kept = Store({str(store.results)!r}).cell_lease('cell')\nprint('ready', flush=True)\ntime.sleep(60)"
+    )
+    wait_for_line(victim, "ready")
+    victim.kill()
+    victim.wait()
+    guard, moved, rename, first = leases._guard, [], Path.rename, []
+
+    @contextmanager
+    def late(path: Path) -> Iterator[None]:
+        """Between finding the holder dead and being alone, somebody else takes the lease."""
+        with monkeypatch.context() as inner:
+            inner.setattr(leases, "_guard", guard)
+            first.append(store.cell_lease("cell"))
+        moved.clear()
+        with guard(path):
+            yield
+
+    def watched(path: Path, target: Path) -> Path:
+        moved.append(path.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    monkeypatch.setattr(leases, "_guard", late)
+    assert store.cell_lease("cell") is None
+    assert first[0] is not None
+    assert "cell-cell.lock" not in moved
+    first[0].refresh(now=True)
+    first[0].release()
+
+
+def test_a_file_system_without_locks_breaks_leases_all_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    lease = store.cell_lease("cell")
+    assert lease is not None
+    long_ago = time.time() - leases.CLOCK_SLOP - 1
+    os.utime(lease.path, (long_ago, long_ago))
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    taken = store.cell_lease("cell")
+    assert taken is not None
+    taken.release()
 
 
 def test_a_file_system_without_hard_links_is_one_sentence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
