@@ -162,10 +162,15 @@ def test_sides_at_the_ceiling_are_equivalent():
 def test_early_is_no_floor():
     """Half of the run's end is reached soon or late: a small number of another kind than a share of samples."""
     claim = Claim("c", "A", "2", "tokenizers", {"shapes2d": 2}, "greater", ("a", "b"), "strict_level2_half")
-    rows = [[row | {"strict_level2_half": at} for row in rows_of([0.9, 0.9])] for at in (0.005, 0.002)]
-    found = [side_of(name, each, 2, claim.measure) for name, each in zip("ab", rows, strict=True)]
-    row = verdict_row(claim, "shapes2d", found)
-    assert row["verdict"] == "supported" and "floor:" not in row["note"]
+
+    def decided(points: int) -> Row:
+        told = {"curve_points": points}
+        rows = [[row | told | {"strict_level2_half": at} for row in rows_of([0.9, 0.9])] for at in (0.005, 0.002)]
+        found = [side_of(name, each, 2, claim.measure) for name, each in zip("ab", rows, strict=True)]
+        return verdict_row(claim, "shapes2d", found)
+
+    assert decided(10_000)["verdict"] == "supported" and "floor:" not in decided(10_000)["note"]
+    assert decided(10)["verdict"] == "undecided"  # .003 of a run is nothing where a curve has a point every tenth of it
 
 
 def test_a_tokenizer_that_was_trained_twice_is_told():

@@ -22,6 +22,7 @@ SETTINGS = {  # of one seed and preset laptop
     "conditioning": 2 * 6,
     "injection": 2 * 4,
     "jepa": 2 * (2 + 5 + 3 + 1 + 4),
+    "jepa-length": 2,
     "geometry": 2 * (1 + 3 * 2 + 2),
     "corners": 2 * 8,
 }
@@ -32,6 +33,7 @@ CELLS = {
     "conditioning": 60,
     "injection": 24,
     "jepa": 120,
+    "jepa-length": 10,
     "geometry": 54,
     "corners": 48,
 }
@@ -42,6 +44,7 @@ SHARED = {  # what several studies have in common is one cell
     "conditioning": 20,  # DiT and MaskGIT, full and quantized, of objectives
     "injection": 6,  # the preset's own injection and embedder
     "jepa": 8,  # MaskGIT on both datasets
+    "jepa-length": 0,  # at the paper preset all of it: that is as long as it is
     "geometry": 6,  # the preset's own geometry
     "corners": 6,  # corner 000
 }
