@@ -43,7 +43,7 @@ warnings.filterwarnings("ignore", module="lightning")
 
 
 class Preempted(BaseException):
-    """The process was asked to end; a checkpoint of the step just done is on the disk."""
+    """The process was asked to end; a checkpoint is on the disk, of the step just done unless that failed."""
 
 
 class NonFiniteLoss(RuntimeError):
@@ -71,10 +71,10 @@ def fit(
         place: of this process among those that train the module together, all with the same initial weights.
 
     Raises:
-        Preempted: after SIGTERM or SIGUSR1, when the step is done and its checkpoint written.
+        Preempted: after SIGTERM or SIGUSR1, when the step is done and its checkpoint written, or when the step failed.
         NonFiniteLoss: as soon as a logged loss is not finite.
     """
-    last = folder / LAST
+    last, checkpoints = folder / LAST, StepCheckpoint(folder, checkpoint_every)
     trainer = Trainer(
         max_steps=max_steps,
         max_epochs=-1,
@@ -83,7 +83,7 @@ def fit(
         num_nodes=place.nodes,
         strategy=data_parallel(device) if place.world > 1 else "auto",
         precision="bf16-mixed" if precision == "bf16-mixed" else "32-true",
-        callbacks=[WholeLoss(), *callbacks, StepCheckpoint(folder, checkpoint_every)],
+        callbacks=[WholeLoss(), *callbacks, checkpoints],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -95,7 +95,12 @@ def fit(
     own = batch if place.world == 1 else lambda step: share_of(batch(step), place.rank, place.world)
     source = FromGlobalStep(own, trainer)
     with handlers_restored(STOP_SIGNALS):  # `StepCheckpoint` takes them, and after training nobody looks at its flag
-        trainer.fit(module, source, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
+        try:
+            trainer.fit(module, source, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
+        except Exception as error:
+            if checkpoints.stop:  # the signal went to all processes, and ended the compiler that this step waits for
+                raise Preempted(f"asked to end, while {type(error).__name__}") from error
+            raise
 
 
 def data_parallel(device: str) -> DDPStrategy:

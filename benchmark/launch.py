@@ -183,7 +183,7 @@ class _Launcher:
                 continue
             self._workers.remove(worker)
             self._free.append(worker.environment)
-            _kill_group(worker, signal.SIGKILL)  # its children, if it left any
+            _kill_group(worker)  # its children, if it left any
             worker.process.let_go()
             self._settle(worker, code)
 
@@ -268,12 +268,13 @@ class _Launcher:
             return
         self._progress.line(f"stopping: {len(self._workers)} workers save where they are; interrupt again to kill them")
         for worker in self._workers:
-            _kill_group(worker, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # the worker alone: killing its compiler would make a failure of it
+                os.kill(worker.process.pid, signal.SIGTERM)
         asked, deadline = self._stops, time.monotonic() + grace
         while self._workers:
             if time.monotonic() > deadline or self._stops > asked:
                 for worker in self._workers:
-                    _kill_group(worker, signal.SIGKILL)
+                    _kill_group(worker)
             self._reap_stopped()
             time.sleep(0.05)
 
@@ -281,17 +282,17 @@ class _Launcher:
         """Let go of the workers that have ended; cells without a record are cut off, however their worker ended."""
         for worker in [each for each in self._workers if each.process.poll() is not None]:
             self._workers.remove(worker)
-            _kill_group(worker, signal.SIGKILL)
+            _kill_group(worker)
             if self._has_ended(worker.cell_id):
                 self._finish(worker.cell_id)
             else:
                 self._leave(worker.cell_id)
 
 
-def _kill_group(worker: _Worker, number: signal.Signals) -> None:
-    """Send a signal to a worker and all it has started; each worker leads a process group of its own."""
+def _kill_group(worker: _Worker) -> None:
+    """Kill a worker and all it has started; each worker leads a process group of its own."""
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(worker.process.pid, number)
+        os.killpg(worker.process.pid, signal.SIGKILL)
 
 
 def _signal_reason(number: int, times: int) -> str:

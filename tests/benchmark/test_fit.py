@@ -47,6 +47,22 @@ def test_a_signal_ends_training_with_a_checkpoint_and_handlers_are_given_back(tm
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_step_that_fails_after_a_signal_is_cut_off_and_not_a_failure(tmp_path, asked):
+    """SLURM's signals reach all processes of a task: a compiler dies of them, which the step that waits for it raises."""
+
+    def batch(step):
+        if step == 5:
+            if asked:
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("compile error")
+        return {"x": torch.ones(4)}
+
+    with pytest.raises(Preempted if asked else RuntimeError, match="RuntimeError" if asked else "compile error"):
+        fit(Line(), batch, 10, tmp_path, checkpoint_every=2)
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 4
+
+
 def test_the_seconds_of_a_run_are_summed_over_its_legs(tmp_path):
     first, second = (Watch(lambda **told: None, lambda: None, log_every=1, checkpoint_every=1) for _ in range(2))
 
