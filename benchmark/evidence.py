@@ -16,7 +16,7 @@ from benchmark.cell import Cell
 from benchmark.composer import Composer
 from benchmark.config import NAMED, ConfigError, leaves, setting_part
 from benchmark.grid import Choice, nested_keys, of_preset
-from benchmark.leaderboard import DESCRIPTION, DEVELOPMENT, IDENTITY, SHARES, binomial_floor, leaderboard
+from benchmark.leaderboard import DESCRIPTION, DEVELOPMENT, IDENTITY, SHARES, leaderboard, least_variance
 from benchmark.states import FAILED, OK, SUSPICIOUS
 from benchmark.statistics import Moments, bimodal_remark, moments
 from benchmark.store import Store
@@ -49,9 +49,9 @@ class Side:
         return Side(self.name, rows, self.suspicious, self.failed, self.missing)
 
     def moments(self, measure: str) -> Moments:
-        """Over seeds; the variance of a share is never below the binomial variance of its samples."""
-        floors = [binomial_floor(row, measure) for row in self.rows] if measure in SHARES else []
-        return moments([row[measure] for row in self.rows], max(floors, default=0.0))
+        """Over seeds; the variance is never below that of a measurement alone (of a share, its samples)."""
+        floor = max((least_variance(row, measure) for row in self.rows), default=0.0)
+        return moments([row[measure] for row in self.rows], floor)
 
     def remarks(self, measure: str) -> list[str]:
         """What a reader must know of this side beside the numbers."""

@@ -51,7 +51,7 @@ ORDER = (
     r"(kid|memorised|fid).*",
     r"(one_step|all_steps)_.*",
     *(rf"{judge}level2_{name}" for judge in ("", "strict_") for name in ("last5", "max", "max_step", "half")),
-    *("still_moving", "strict_still_moving"),
+    *("curve_points", "still_moving", "strict_still_moving"),
     *COST,
     *PROVENANCE,
 )
@@ -64,6 +64,7 @@ SETTING = (
 DEVELOPMENT = 100  # seeds from here on chose recipes; they decide nothing
 SEEDS = {"seed": "model", "seed_data": "data", "seed_tokenizer": "tokenizer", "seed_probe": "probe"}
 SAMPLES = 512  # images judged a composition where a record does not say (science: final evaluation)
+POINTS = 10  # evaluations of a curve where a record does not say (the laptop preset's)
 MOVING = 0.05  # a level that changed by more than this over the last fifth of training has not settled
 
 
@@ -132,9 +133,10 @@ def curve_summary(curve: Sequence[Row]) -> Row:
         ``level2_last5`` (mean of the last five evaluations), ``level2_max`` and ``level2_max_step`` (the first step
         that reached it), ``level2_half`` (share of the run after which level 2 first reached half of where it ended;
         None where it ended at nothing), ``still_moving`` (level 0 or 2 changed by more than .05 between 80 % of the
-        steps and the end; None where the curve is too short to tell), and the same with ``strict_``.
+        steps and the end; None where the curve is too short to tell), the same with ``strict_``, and ``curve_points``
+        (evaluations of the curve).
     """
-    result: Row = {}
+    result: Row = {"curve_points": sum(is_number(row.get("level2")) for row in curve)}
     for judge in ("", "strict_"):
         seen = [row for row in curve if is_number(row.get(f"{judge}level2"))]
         last = [row[f"{judge}level2"] for row in seen[-5:]]
@@ -147,6 +149,18 @@ def curve_summary(curve: Sequence[Row]) -> Row:
             f"{judge}still_moving": _still_moving(seen, (f"{judge}level0", f"{judge}level2")),
         }
     return result
+
+
+def least_variance(row: Row, measure: str) -> float:
+    """What one seed's number varies by through how it was measured alone: samples for a share, rounding for a time.
+
+    ``level2_half`` is known to the spacing of the curve's points only, whose rounding has a variance of spacing^2 / 12.
+    """
+    if measure in SHARES:
+        return binomial_floor(row, measure)
+    if measure in ("level2_half", "strict_level2_half"):
+        return (1 / int(row.get("curve_points") or POINTS)) ** 2 / 12
+    return 0.0
 
 
 def binomial_floor(row: Row, share: str) -> float:

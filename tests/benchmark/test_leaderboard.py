@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmark.leaderboard import (
     columns,
     curve_summary,
     leaderboard,
+    least_variance,
     rebuild,
     summary,
     summary_columns,
@@ -149,6 +151,15 @@ def test_the_floor_knows_how_many_compositions_a_level_has() -> None:
     assert binomial_floor(row | {"split": None}, "level1") == binomial_variance(0.95, 512)
 
 
+def test_when_a_level_was_reached_is_known_to_a_point_of_the_curve() -> None:
+    """A number rounded to a twentieth is off by a uniform error: its variance is that of an interval of 1 / 20."""
+    errors = [(index / 1000 - 0.5) / 20 for index in range(1001)]
+    found = least_variance({"curve_points": 20}, "strict_level2_half")
+    assert found == pytest.approx(statistics.pvariance(errors), rel=0.01)
+    assert least_variance({}, "level2_half") == pytest.approx(4 * found)  # as many points as the laptop's curves have
+    assert least_variance({"curve_points": 20}, "minutes") == 0.0
+
+
 def test_bimodal_seeds_are_counted_instead_of_averaged() -> None:
     (line,) = summary(leaderboard([record(seed=seed, level2=value) for seed, value in enumerate([0.9, 0.95, 0.1])]))
     assert line["level2_bimodal"]
@@ -210,6 +221,7 @@ def test_half_is_the_first_step_at_half_of_the_end() -> None:
 
 
 def test_curve_summary_of_little() -> None:
+    assert curve_summary([])["curve_points"] == 0 and curve_summary(curve([0.1, 0.3]))["curve_points"] == 2
     assert curve_summary([])["level2_last5"] is None and curve_summary([])["level2_half"] is None
     assert curve_summary(curve([0.0, 0.5, 0.0]))["level2_half"] is None
     assert curve_summary([{"step": 10, "train_loss": 1.0, "level2": None}])["level2_max"] is None
