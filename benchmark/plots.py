@@ -7,6 +7,7 @@ behind a mean.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ LEVELS = ("level 0 (seen)", "level 1", "level 2")
 LADDER = ("maskgit", "maskgit-jepa", "givt", "mar", "dit")  # from discrete to continuous: the order of the panels
 INK, GREY, PALE = "#444444", "#888888", "#B5B5B5"
 DASHES = (0, (3, 2))
+HEAD, LABEL = 36, 44  # letters on a line above a panel of 2.5 inches, and beside the dots
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -98,13 +100,18 @@ def curve_figure(groups: Sequence[Group], curves: Mapping[str, Sequence[Row]]) -
     """
     columns = len(groups) if len(groups) <= 5 else 4
     lines = math.ceil(len(groups) / columns)
-    figure = new_figure(2.5 * columns + 0.4, 2.5 * lines + 0.6)
+    heads = [_head(title, sum(row["state"] == "ok" for row in cells)) for title, cells in groups]
+    tallest = max(len(below) for _, below in heads)
+    figure = new_figure(2.5 * columns + 0.4, (2.5 + 0.14 * (tallest - 1)) * lines + 0.6)
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
     shown = any(cells[0].get("dataset") == papers.DATASET for _, cells in groups)
     published = papers.published_curves() if shown else []
-    for panel, (title, cells) in zip(panels.flat, groups, strict=False):
+    for panel, (_, cells), (architecture, below) in zip(panels.flat, groups, heads, strict=False):
         _draw_panel(panel, cells, curves, published)
-        _head(panel, title, sum(row["state"] == "ok" for row in cells))
+        panel.set_title(architecture, loc="left", fontweight="bold", pad=4 + 11 * len(below))
+        # What is wider than a panel must not squeeze them all, hence out of the layout.
+        small: dict[str, Any] = {"fontsize": 8, "color": INK, "in_layout": False}
+        panel.annotate("\n".join(below), (0, 1), (0, 4), "axes fraction", "offset points", **small)
     for panel in panels.flat[len(groups) :]:
         panel.set_visible(False)
     figure.supxlabel("training step", fontsize=9)
@@ -119,11 +126,14 @@ def dot_figure(groups: Sequence[Group], measure: str = "strict_level2") -> Figur
 
     Bimodal seeds have no bar: what stands beside them is how many are above .5.
     """
-    figure = new_figure(6.8, 0.42 * len(groups) + 1.3)
+    labels = [textwrap.wrap(title, LABEL) for title, _ in groups]
+    widest = max(len(line) for label in labels for line in label)
+    height = max(0.42, 0.16 * max(len(label) for label in labels) + 0.06)
+    figure = new_figure(max(6.8, 4.6 + 0.068 * widest), height * len(groups) + 1.3)
     axes = figure.subplots()
     for place, (_, cells) in enumerate(groups):
         _draw_dots(axes, place, [row for row in cells if is_number(row.get(measure))], measure)
-    axes.set_yticks(range(len(groups)), [title for title, _ in groups], color="black")
+    axes.set_yticks(range(len(groups)), ["\n".join(label) for label in labels], color="black")
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
@@ -180,12 +190,11 @@ def _draw_panel(
     panel.locator_params(axis="x", nbins=4)
 
 
-def _head(panel: Axes, title: str, seeds: int) -> None:
-    """The architecture in bold; what else tells the setting apart, and the number of seeds, small below it."""
+def _head(title: str, seeds: int) -> tuple[str, list[str]]:
+    """The architecture, and lines no wider than a panel of what else tells the setting apart, and how many seeds."""
     architecture, *details = title.split(", ")
-    panel.set_title(architecture, loc="left", fontweight="bold", pad=15)
-    below = ", ".join([*details, f"n = {seeds}"])
-    panel.annotate(below, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=8, color=INK)
+    below = ", ".join([*details, f"n\u00a0=\u00a0{seeds}"])  # not to be broken at its spaces
+    return architecture, textwrap.wrap(below, HEAD)
 
 
 def _draw_dots(axes: Axes, place: int, cells: Sequence[Row], measure: str) -> None:
@@ -224,7 +233,7 @@ def _level_legend(figure: Figure, published: bool) -> None:
 def legend_above(figure: Figure, *entries: Line2D) -> Legend:
     """A legend above the panels: one line where the figure is wide enough, else columns, and as much more height."""
     width, height = figure.get_size_inches()
-    columns = len(entries) if width > 10 else min(len(entries), int(width / 2.2))
+    columns = len(entries) if width > 11 else min(len(entries), int(width / 2.2))
     figure.set_figheight(height + 0.17 * (math.ceil(len(entries) / columns) - 1))
     look: dict[str, Any] = {"frameon": False, "fontsize": 8, "columnspacing": 1.3, "handlelength": 1.8}
     return figure.legend(handles=entries, loc="outside upper left", ncols=columns, **look)

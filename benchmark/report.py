@@ -20,7 +20,7 @@ from benchmark.files import write_text
 from benchmark.pictures import Picture, Pictures
 from benchmark.plots import Group, dot_figure, group_cells, read_curve
 from benchmark.registry import Registry
-from benchmark.report_figures import composition_figure, cost_figure, threshold_figure
+from benchmark.report_figures import comparable, composition_figure, cost_figure, threshold_figure
 from benchmark.report_tables import Table
 from benchmark.schema import Schema
 from benchmark.states import state_of
@@ -64,6 +64,7 @@ class Chapter:
     curves: list[tuple[str, Picture]] = field(default_factory=list)
     costs: Picture | None = None
     samples: list[Samples] = field(default_factory=list)
+    compared: str = ""  # which of its settings are laid over each other, where those are not all
     thresholds: Picture | None = None
     no_thresholds: list[str] = field(default_factory=list)  # why cells are not in that figure
     ceilings: Table | None = None
@@ -116,17 +117,20 @@ class _Writer:
         chapter.summary = report_tables.summary_table(groups)
         chapter.ceilings = report_tables.ceiling_table(rows)
         chapter.cost_table = report_tables.cost_table(rows)
+        compared = comparable(groups)
+        if len(compared) < len(groups):
+            chapter.compared = f"Of the {len(groups)} settings here these are the {len(compared)} to compare first."
         about = f"{chapter.dataset}: strict accuracy at level 2; the numbers are in the table of settings"
         chapter.dots = self._figure(chapter, "level2", dot_figure(groups), about)
         if any(curves.values()):
             about = f"{chapter.dataset}: strict accuracy of levels 0, 1 and 2 against steps, target tokens and FLOPs"
-            chapter.costs = self._figure(chapter, "costs", cost_figure(groups, curves), about)
+            chapter.costs = self._figure(chapter, "costs", cost_figure(compared, curves), about)
         for place, (title, cells) in enumerate(groups):
             if any(curves[row["cell"]] for row in cells) and composition_levels(cells[0]):
                 picture = self._composition_curves(chapter, place, title, cells, curves)
                 chapter.curves.append((title, picture))
             chapter.samples.append(self._samples(title, cells))
-        self._thresholds(chapter, groups)
+        self._thresholds(chapter, compared)
 
     def _composition_curves(
         self, chapter: Chapter, place: int, title: str, cells: Sequence[Row], curves: Mapping[str, Sequence[Row]]

@@ -7,7 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmark import published as papers
-from benchmark.plots import COLOURS, DASHES, GREY, INK, INKS, LEVELS, Group, legend_above, line, mean_curve, new_figure
+from benchmark.plots import (
+    COLOURS,
+    DASHES,
+    GREY,
+    INK,
+    INKS,
+    LEVELS,
+    Group,
+    group_cells,
+    legend_above,
+    line,
+    mean_curve,
+    new_figure,
+)
 from benchmark.tables import Row, is_number
 
 if TYPE_CHECKING:
@@ -19,6 +32,7 @@ BAND, PUBLISHED = "#E6E6E6", "#9A9A9A"
 WHEEL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 STROKES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+COMPARED = 14  # settings that a panel can hold and still be read: two rounds of colours
 COSTS = {"steps": "training steps", "target_tokens": "target tokens", "flops": "training FLOPs"}
 
 Curves = Mapping[str, Sequence[Row]]  # cell -> rows of its curve.csv
@@ -62,6 +76,18 @@ def composition_figure(cells: Sequence[Row], curves: Curves, levels: Levels, nam
             entries.append(line("its 95 % interval, 64 samples", color=BAND, lw=6))
     legend_above(figure, *entries)
     return figure
+
+
+def comparable(groups: Sequence[Group]) -> list[Group]:
+    """The settings to lay over each other in a panel: all of them or, of too many, those in which nothing was changed.
+
+    Where these are too many as well, those of them that are told everything; with titles for what then differs.
+    """
+    unchanged = [group for group in groups if not group[1][0].get("changed")]
+    told = [group for group in unchanged if group[1][0].get("conditioning") == "full"]
+    fewer = [some for some in (unchanged, told) if some]
+    chosen = next((some for some in (list(groups), *fewer) if len(some) <= COMPARED), (fewer or [list(groups)])[-1])
+    return group_cells([row for _, cells in chosen for row in cells])
 
 
 def cost_figure(groups: Sequence[Group], curves: Curves) -> Figure:

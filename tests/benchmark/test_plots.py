@@ -1,10 +1,12 @@
 """The figures: what goes into them; how they look is for eyes."""
 
+import itertools
+import warnings
 from pathlib import Path
 
 import pytest
 
-from benchmark.plots import curve_figure, group_cells, mean_curve, published_curve, read_curve, write_plots
+from benchmark.plots import curve_figure, dot_figure, group_cells, mean_curve, published_curve, read_curve, write_plots
 from benchmark.tables import Row, to_csv
 
 COLUMNS = ["step", "train_loss", *(f"{judge}level{level}" for judge in ("", "strict_") for level in range(3))]
@@ -96,6 +98,40 @@ def test_both_figures_are_written_also_without_curves(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["curves.png", "dots.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
     assert write_plots(tmp_path, [cell("mar", 1, state="failed")]) == []
+
+
+def test_a_folder_of_many_studies_fits_on_its_figures() -> None:
+    """Long titles are wrapped: nothing reaches over the page's edge or into the next panel, and panels keep their room."""
+    changes = [
+        "",
+        "split.base=011",
+        "radius_large=10.28 radius_small=6.09 size_jitter=0.8 position_jitter=0.0 base=010",
+    ]
+    rows = [
+        cell(name, 0, changed=change, setting=name + change, cell=name + change, conditioning="quantized+dropout")
+        for name in ("maskgit-jepa", "dit", "givt")
+        for change in changes
+    ] + [cell("dit", 0)]
+    points = [{name: 10.0 if name == "step" else 0.5 for name in COLUMNS}]
+    groups = group_cells(rows)
+    curves = curve_figure(groups, {row["cell"]: points for row in rows})
+    dots = dot_figure(groups)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where it gave up on the layout
+        for figure in (curves, dots):
+            figure.canvas.draw()
+    for figure in (curves, dots):
+        texts = [*figure.legends, *(text for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels()))]
+        for text in texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 + 1, text
+    shown = [axes for axes in curves.axes if axes.get_visible()]
+    for panel, right in itertools.pairwise(shown):
+        if right.get_window_extent().x0 > panel.get_window_extent().x0:
+            assert panel.texts[0].get_window_extent().x1 < right.get_window_extent().x0
+    inches = {round(axes.get_window_extent().width / curves.dpi, 2) for axes in shown}
+    assert len(inches) == 1 and inches.pop() > 1.8
+    assert dots.axes[0].get_window_extent().height > 0.8 * dots.bbox.height
 
 
 @pytest.mark.parametrize(("dataset", "told"), [("shapes2d", True), ("celeba-drawn", False)])

@@ -12,8 +12,10 @@ from PIL import Image
 from benchmark.cli import main
 from benchmark.leaderboard import rebuild
 from benchmark.pictures import Pictures
+from benchmark.plots import group_cells
 from benchmark.registry import Registry
 from benchmark.report import PAPERS, write_report
+from benchmark.report_figures import comparable
 from benchmark.report_tables import WRONG, rejection_table, verdict_table
 from benchmark.store import Store
 from benchmark.tables import to_csv
@@ -148,6 +150,33 @@ def test_it_can_be_read_without_seeing_it(page: Page) -> None:
     assert all(scope in ("row", "col") for scope in page.all("th", "scope"))
     assert len(page.all("th", "scope")) == sum(tag == "th" for tag, _ in page.tags)
     assert "lang" in dict(page.tags)["html"]
+
+
+def test_of_many_settings_those_to_compare_first_are_laid_over_each_other(tmp_path: Path) -> None:
+    """Eighty curves in a panel tell nothing: first what was changed goes, then what was told less than everything."""
+
+    def chosen(changes: int, told: tuple[str, ...], architectures: int = 3) -> list[str]:
+        rows = [
+            record(f"a{number}")["row"] | {"changed": change, "conditioning": conditioning, "setting": None}
+            for number in range(architectures)
+            for conditioning in told
+            for change in ("", *(f"trunk.depth={depth}" for depth in range(changes)))
+        ]
+        return [title for title, _ in comparable(group_cells(rows))]
+
+    assert len(chosen(3, ("full",))) == 3 * 4
+    assert chosen(4, ("full",)) == ["a0", "a1", "a2"]
+    assert len(chosen(4, ("full", "quantized"))) == 3 * 2
+    assert len(chosen(4, ("full", "quantized"), architectures=8)) == 8
+    assert len(chosen(0, ("quantized",), architectures=20)) == 20  # nothing tells which of these to leave
+
+    many = [record(f"a{number}") for number in range(16)]
+    for number, each in enumerate(many):
+        each["row"]["changed"] = "trunk.depth=2" if number else ""
+    write(tmp_path, *many)
+    assert (
+        page_of(tmp_path).text.count("Of the 16 settings here these are the 1 to compare first.") == 1
+    )  # no thresholds
 
 
 def test_figures_lie_beside_it_and_old_ones_go(results: Path) -> None:
