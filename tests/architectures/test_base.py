@@ -1,6 +1,7 @@
 """What every architecture shares: averages, optimiser, clipping, and the trunk's switches."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from architectures.averages import Average, decay_for_half_life
 from architectures.base import ARCHITECTURES, OptimiserConfig
 from architectures.conditioning import ConditioningConfig
 from architectures.dit import DiT, DiTConfig
+from architectures.givt import GIVT, GIVTConfig
+from architectures.mar import MAR, MARConfig
+from architectures.maskgit import MaskGIT, MaskGITConfig
 from architectures.transformer import Trunk, TrunkConfig, attend, sincos_position
 
 
@@ -86,6 +90,25 @@ def test_condition_dropout_reaches_training_and_not_sampling(context, conditions
     batch = {"latents": torch.zeros(64, 6, 6), "values": condition.values, "classes": condition.classes}
     model.training_step({**batch, "generator": seeded()}, 0)
     assert not seen[0].present.any()
+
+
+@pytest.mark.parametrize(
+    ("cls", "config"),
+    [(DiT, DiTConfig()), (MAR, MARConfig()), (GIVT, GIVTConfig()), (MaskGIT, MaskGITConfig(input="latents"))],
+)
+def test_linear_layers_begin_as_in_dit(context, cls, config):
+    """Xavier's uniform law and biases of zero, also where an architecture embeds tokens and states itself."""
+    model = cls(config, context())
+    checked = 0
+    for path, layer in model.named_modules():
+        if not isinstance(layer, nn.Linear) or not layer.weight.any() or re.search("embed_time|condition|^head$", path):
+            continue  # gates begin at zero; heads and the embeddings of times and conditions have laws of their own
+        std = math.sqrt(2 / sum(layer.weight.shape))
+        assert layer.bias is None or not layer.bias.any(), path
+        assert layer.weight.abs().max() <= math.sqrt(3) * std + 1e-6, path
+        assert layer.weight.std().item() == pytest.approx(std, rel=0.15), path
+        checked += 1
+    assert checked >= 8
 
 
 def test_a_fresh_trunk_is_a_normalisation_of_its_input():

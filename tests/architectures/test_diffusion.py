@@ -235,9 +235,92 @@ def test_clipping_keeps_an_untrained_cosine_process_finite(seeded):
     assert largest(4.0) <= 4.0
 
 
+def test_the_loss_of_a_learned_variance_is_least_where_it_is_the_true_one(seeded):
+    """Told the noise and x0 exactly, a step back varies as the posterior does: fraction 0, an output of -1."""
+    process = gaussian(replace(DIT, timesteps=200, steps=50))
+    x0 = torch.randn(2000, 2, generator=seeded())
+    tables = process.training.float32(x0.device)
+
+    def network(fraction: float):
+        def told(x: Tensor, t: Tensor) -> Tensor:
+            signal, sigma = (
+                table[t.long()][:, None] for table in (tables.sqrt_alphas_cumprod, tables.sqrt_one_minus_alphas_cumprod)
+            )
+            return torch.cat([(x - signal * x0) / sigma, torch.full_like(x, 2 * fraction - 1)], dim=-1)
+
+        return told
+
+    losses = [process.loss(network(fraction), x0, seeded(1)).mean() for fraction in (0.0, 0.5, 1.0)]
+    assert losses[0] < losses[1] < losses[2]
+
+
+def test_a_flow_ends_within_the_bound_on_x0(seeded):
+    def largest(clip: float) -> float:
+        process = make_process(DiffusionConfig(steps=8, clip_x0=clip))
+        return process.sample(lambda x, t: -9 * x, (64, 2), seeded(), torch.device("cpu")).abs().max().item()
+
+    assert largest(0.0) > 100
+    assert [largest(clip) for clip in (0.5, 2.0)] == pytest.approx([0.5, 2.0], abs=1e-5)
+
+
+@pytest.mark.parametrize(("solver", "evaluations"), [("euler", 6), ("heun", 11)])
+def test_heun_asks_twice_a_step_but_for_the_last(seeded, solver, evaluations):
+    asked = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        asked.append(t[0].item())
+        return torch.zeros_like(x)
+
+    make_process(DiffusionConfig(solver=solver, steps=6)).sample(network, (2, 3), seeded(), torch.device("cpu"))
+    assert len(asked) == evaluations
+    assert min(asked) > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "std"),
+    [
+        (DIT, 1.0),
+        (replace(DIT, solver="ddim", steps=50), 0.5),
+        (replace(DIT, solver="ddim", steps=50, eta=1.0), 1.0),
+        (DiffusionConfig(), 0.5),
+    ],
+    ids=["ancestral", "ddim", "ddim eta 1", "flow"],
+)
+def test_temperature_scales_the_first_noise_where_it_is_the_only_one(seeded, config, std):
+    seen = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(x)
+        return torch.zeros(len(x), make_process(config).out_channels(2))
+
+    make_process(config).sample(network, (4000, 2), seeded(), torch.device("cpu"), temperature=0.5)
+    assert seen[0].std().item() == pytest.approx(std, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 1},
+        {"kind": "ddpm", "solver": "ancestral", "steps": 1000},
+        {"kind": "ddpm", "solver": "ancestral", "steps": 499},
+        {"kind": "ddpm", "solver": "ancestral", "timesteps": 21, "steps": 5},
+        {"kind": "ddpm", "solver": "ancestral", "schedule": "cosine", "timesteps": 2, "steps": 2},
+        {"timesteps": 2},
+    ],
+)
+def test_settings_at_the_edge_are_taken(seeded, change):
+    process = make_process(DiffusionConfig(**change))
+    drawn = process.sample(lambda x, t: torch.zeros_like(x), (2, 3), seeded(), torch.device("cpu"))
+    assert drawn.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"clip_x0": -1.0}, "clip_x0"),
+        ({"eta": 1.5}, "eta"),
+        ({"timesteps": 1}, "timesteps"),
+        ({"kind": "ddpm", "solver": "ancestral", "timesteps": 20, "steps": 5}, "more than 20"),
         ({"kind": "score"}, "use one of flow, ddpm"),
         ({"kind": "ddpm", "solver": "euler"}, "use one of ancestral, ddim"),
         ({"solver": "ddim"}, "use one of euler, heun"),

@@ -129,6 +129,15 @@ def test_samples_have_the_moments_of_the_mixture(seeded):
     torch.testing.assert_close(drawn.var(0), variance, atol=0.05, rtol=0)
 
 
+def test_components_are_drawn_by_their_weights(seeded):
+    """Of three: a difference of two Gumbels is symmetric, so that two components would not tell the noise's sign."""
+    weights = torch.tensor([0.6, 0.3, 0.1])
+    means = torch.tensor([-10.0, 0.0, 10.0]).view(1, 3, 1)
+    many = Mixture(*(v.expand(50_000, *v.shape) for v in (weights.log()[None], means, torch.full_like(means, 0.1))))
+    nearest = (many.sample(seeded()) - means.flatten()).abs().argmin(-1)
+    torch.testing.assert_close(nearest.bincount(minlength=3) / 50_000, weights, atol=0.01, rtol=0)
+
+
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_density_integrates_to_one(seeded, per_channel):
     raw = torch.randn(18 if per_channel else 15, generator=seeded())  # three components, two channels

@@ -125,12 +125,12 @@ def test_target_is_an_exponential_average_with_the_configured_half_life(context)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(1.0)
-    for _ in range(10):
+    for step in range(1, 11):
         model.update_target()
-    for name, value in model.jepa_target.named_parameters():
-        moved = value - start[name]
-        expected = 0.0 if name.startswith("condition_embedder.centres") else 0.5
-        torch.testing.assert_close(moved, torch.full_like(moved, expected), atol=1e-5, rtol=0)
+        for name, value in model.jepa_target.named_parameters():
+            moved = value - start[name]
+            expected = 0.0 if name.startswith("condition_embedder.centres") else 1 - 0.5 ** (step / 10)
+            torch.testing.assert_close(moved, torch.full_like(moved, expected), atol=1e-5, rtol=0)
 
 
 def test_half_life_changes_the_target(context, conditions, train):
@@ -141,6 +141,17 @@ def test_half_life_changes_the_target(context, conditions, train):
 
     assert torch.equal(target(0.05), target(0.05))
     assert not torch.equal(target(0.05), target(0.01))
+
+
+def test_the_average_that_samples_follows_beside_the_target(context, conditions, train):
+    model = build(context())
+    start = model.head.weight.detach().clone()
+    train(model, some_codes(), conditions(8), steps=5)
+    now = model.head.weight.detach().clone()
+    with model.averaged():
+        average = model.head.weight.detach().clone()
+    assert not average.equal(start) and not average.equal(now)
+    torch.testing.assert_close(average, start, atol=(now - start).abs().max().item(), rtol=0)
 
 
 def test_predictors_are_trained_but_neither_averaged_nor_sampled(context, conditions, perturb, seeded):
@@ -162,6 +173,7 @@ def test_predictors_are_trained_but_neither_averaged_nor_sampled(context, condit
 def test_target_stays_in_eval_mode_and_in_the_checkpoint(context):
     model = build(context()).train()
     assert model.training and not model.jepa_target.training
+    assert not model.eval().training
     assert "jepa_target.trunk.blocks.0.qkv.weight" in model.state_dict()
 
 
@@ -212,6 +224,8 @@ def test_wrong_settings_are_refused(context):
         build(context(), half_life=0.1)
     with pytest.raises(ValueError, match="weight"):
         build(context(), weight=-1.0)
+    with pytest.raises(ValueError, match="input"):
+        build(context(), input="pixels")
     with pytest.raises(ValueError, match="target=states is unknown"):
         MaskGITJEPAConfig(target="states").validate()
     with pytest.raises(ValueError, match="predictor=mlpp is unknown"):

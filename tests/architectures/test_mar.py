@@ -197,9 +197,18 @@ def test_guidance_zero_is_unconditional(build, make_condition, seeded):
         torch.testing.assert_close(unguided, build().sample(make_condition().absent(), seeded()))
 
 
-def test_confidence_order_is_refused(build, make_condition, seeded):
-    with pytest.raises(ValueError, match="order=random"), torch.no_grad():
-        build(sampling=SamplingConfig(decode_steps=4, order="confidence")).sample(make_condition(), seeded())
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        (SamplingConfig(decode_steps=4, order="confidence"), "order=random"),
+        (SamplingConfig(decode_steps=10), "exceeds the 9 tokens"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_before_anything_is_built(build, sampling, message):
+    with pytest.raises(ValueError, match=message):
+        MARConfig().check_sampling(sampling, tokens=9)
+    with pytest.raises(ValueError, match=message):
+        build(sampling=sampling)
 
 
 def test_condition_tokens_reach_the_samples(build, make_condition, seeded):

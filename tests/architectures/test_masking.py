@@ -17,6 +17,7 @@ from architectures.masking import (
     decode_steps,
     decode_table,
     guide,
+    gumbel_noise,
     loss_mask,
     mask_ratio,
     masked_mean,
@@ -233,6 +234,14 @@ def test_choice_temperature_makes_the_confident_order_random():
     assert torch.equal(strict, torch.arange(6.0).repeat(4, 1))
     noisy, _ = run(SamplingConfig(decode_steps=6, order="confidence", choice_temperature=4.5))
     assert not torch.equal(strict, noisy)
+
+
+def test_drawn_noise_has_the_moments_of_gumbels_law():
+    """Mean .5772 (Euler's constant), variance pi^2 / 6, and skewed to the right."""
+    noise = gumbel_noise((200_000,), torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert noise.mean().item() == pytest.approx(0.5772, abs=0.02)
+    assert noise.var().item() == pytest.approx(math.pi**2 / 6, rel=0.02)
+    assert ((noise - noise.mean()) ** 3).mean() > 1
 
 
 def test_confidence_order_needs_a_confidence():

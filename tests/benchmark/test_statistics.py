@@ -6,7 +6,17 @@ import random
 import pytest
 from scipy import stats
 
-from benchmark.statistics import Interval, bimodal, binomial_variance, t_interval, t_quantile, welch_interval, wilson
+from benchmark.statistics import (
+    Interval,
+    above_half,
+    bimodal,
+    bimodal_remark,
+    binomial_variance,
+    t_interval,
+    t_quantile,
+    welch_interval,
+    wilson,
+)
 
 FIRST, SECOND = [0.98, 0.91, 0.95, 0.97, 0.88], [0.05, 0.12, 0.02, 0.31]
 
@@ -41,6 +51,15 @@ def test_welch_is_scipys(confidence: float) -> None:
     interval = welch_interval(FIRST, SECOND, confidence=confidence)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=1e-6)
     assert interval.estimate == pytest.approx(0.938 - 0.125)
+
+
+def test_two_seeds_have_an_interval() -> None:
+    expected = stats.ttest_1samp(FIRST[:2], 0).confidence_interval(0.95)
+    interval = t_interval(FIRST[:2])
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=1e-6)
+    expected = stats.ttest_ind(FIRST[:2], SECOND[:2], equal_var=False).confidence_interval(0.95)
+    interval = welch_interval(FIRST[:2], SECOND[:2])
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=1e-6)
 
 
 def test_welch_of_equal_seeds_has_the_width_of_their_samples() -> None:
@@ -83,6 +102,14 @@ def test_bimodal_looks_at_neighbours_in_value() -> None:
     assert not bimodal([0.0, 0.5])
     assert not bimodal([0.3])
     assert not bimodal([])
+
+
+def test_bimodal_seeds_are_counted_in_words() -> None:
+    seeds = [0.9, 0.1, 0.95, 0.5]
+    low, high = stats.binomtest(2, 4).proportion_ci(0.95, method="wilson")
+    assert above_half(seeds).estimate == 0.5  # the seed at exactly .5 is not above it
+    assert bimodal_remark([0.0, *seeds[:3]]) == f"bimodal, 2 of 4 seeds above .5 (Wilson {low:.2f} to {high:.2f})"
+    assert bimodal_remark(seeds) == ""
 
 
 def test_binomial_variance_is_never_below_the_plain_one() -> None:
