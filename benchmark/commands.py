@@ -207,6 +207,8 @@ def speed(arguments: argparse.Namespace, tokens: Tokens) -> int:
     _say(*plan.notes, f"preset    {plan.preset}", f"device    {plan.machine}")
     rows, failed = speed.measure(list(plan.cells.values()), local.gpus(plan), arguments.plugin, arguments.seconds, _say)
     _say(*(f"\n{terminal(shown, columns)}" for shown, columns in speed.tables(rows) if shown))
+    if told := speed.whole(rows):
+        _say(f"\n{told}")
     if out:
         write_text(out, to_csv(rows, speed.COLUMNS))
         _say(f"-> {out}")

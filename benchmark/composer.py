@@ -174,7 +174,7 @@ def evaluation_config(config: Mapping[str, Any], registry: Registry, overrides: 
     """The resolved config of a trained cell with what a later evaluation changes.
 
     Raises:
-        ConfigError: for a key that was fixed when the cell was trained, or a value that is refused.
+        ConfigError: for a key that was fixed when the cell was trained or is of its curve, or a value that is refused.
     """
     for override in overrides:
         section = override.key.partition(".")[0]
@@ -182,6 +182,8 @@ def evaluation_config(config: Mapping[str, Any], registry: Registry, overrides: 
             raise ConfigError(
                 f"{override.key} was fixed when the cell was trained; evaluate takes {', '.join(EVALUATION_SECTIONS)}"
             )
+        if override.key.startswith("evaluation.curve_"):
+            raise ConfigError(f"{override.key} is of the curve, whose points were sampled while the cell was trained")
     schema = Schema(registry)
     own = {section: [field.name for field in fields(schema.classes[section])] for section in EVALUATION_SECTIONS}
     trained = {name: {key: config[name][key] for key in keys if key in config[name]} for name, keys in own.items()}

@@ -30,7 +30,7 @@ from benchmark.plain import plain_training
 from benchmark.registry import discover
 from benchmark.roofline import copy_work, most_steps, step_bytes
 from benchmark.samplers import at_the_curve
-from benchmark.speed import ROWS
+from benchmark.speed import PLAIN, ROWS
 from benchmark.stopwatch import EVALUATIONS, Clock, rates, spread
 from benchmark.store import Store
 from benchmark.tables import Row
@@ -98,7 +98,7 @@ def measure_cell(artefacts: Untrained, seconds: float) -> list[Row]:
     used = {"flops_per_step": flops, "matmul_flops": peak, "utilisation": flops * row["steps_per_second"] / peak}
     used |= {"bytes_per_step": moved, "bandwidth": bandwidth}
     used["most_steps_per_second"] = most_steps(flops, moved, peak, bandwidth)
-    return [row | used | {"outside_share": outside_share(artefacts, row)}]
+    return [row | used | whole_cell(artefacts, row)]
 
 
 def sampling(artefacts: Untrained, model: GenerativeModel, sample: Callable, count: int, seconds: float) -> float:
@@ -119,11 +119,11 @@ def matmul_peak(device: torch.device, precision: str, seconds: float) -> float:
     return max(rates(lambda: torch.mm(left, right, out=out), 2 * size**3, device, seconds))
 
 
-def outside_share(artefacts: Untrained, row: Row) -> float:
-    """Share of a whole cell's time that is no training step, from the measured parts; drawing and artefacts not counted.
+def whole_cell(artefacts: Untrained, row: Row) -> Row:
+    """How long a whole cell takes by the measured parts, and the share of it that is no training step.
 
-    The final evaluation counts as so many of the curve's as it has samples, and for a sampler of its own what that takes
-    longer; pictures and tables are left out.
+    Drawing and artefacts are not counted. The final evaluation counts as so many of the curve's as it has samples, and
+    for a sampler of its own what that takes longer; pictures and tables are left out.
     """
     trainer, evaluation = artefacts.config["trainer"], evaluate.evaluation_config(artefacts.config)
     evaluations = len(evaluate.curve_steps(trainer)) + len(MODES) * evaluation.final_samples / evaluation.curve_samples
@@ -137,7 +137,8 @@ def outside_share(artefacts: Untrained, row: Row) -> float:
         + _longer_at_the_end(artefacts, row)
         + trainer["max_steps"] // trainer["checkpoint_every_steps"] * row["checkpoint_seconds"]
     )
-    return outside / (outside + trainer["max_steps"] / row["steps_per_second"])
+    seconds = outside + trainer["max_steps"] / row["steps_per_second"]
+    return {"cell_minutes": seconds / 60, "outside_share": outside / seconds}
 
 
 def _longer_at_the_end(artefacts: Untrained, row: Row) -> float:
@@ -160,7 +161,7 @@ def measure_plain(artefacts: Untrained, seconds: float) -> list[Row]:
             step()
         own = {"threads": threads, "precision": "32", "flops_per_step": counted.get_total_flops()}
         found = rates(step, 1, artefacts.device, seconds)
-        rows.append(_row(artefacts, "plain DiT loop") | _steps(artefacts, found, False) | own)
+        rows.append(_row(artefacts, PLAIN) | _steps(artefacts, found, False) | own)
     return rows
 
 

@@ -27,24 +27,25 @@ from benchmark.tables import Row
 
 ROWS = "rows.json"  # what a process leaves in its results folder
 GRID, DATASET = "all", "shapes2d"  # what is measured where nothing is named
-REFERENCE = "dit"  # the architecture that the plain loop trains too
+REFERENCE = "dit"  # the architecture that the plain loop trains too, and of which cells are measured side by side
+PLAIN, BESIDE_NAME = "plain DiT loop", "side by side"  # how these rows are named
 BESIDE = {"cpu": (2,), "cuda": (2, 4, 8)}  # cells side by side, as `--jobs` runs them; on one GPU where it is a GPU
 COLUMNS = (
     *("measured", "dataset", "tokenizer", "conditioning", "preset", "threads", "precision", "compiled", "batch_size"),
-    *("steps_per_second", "images_per_second", "spread", "times_plain", "flops_per_step", "matmul_flops"),
+    *("steps_per_second", "images_per_second", "spread", "times_plain", "gain", "flops_per_step", "matmul_flops"),
     *("utilisation", "bytes_per_step", "bandwidth", "most_steps_per_second"),
     *("curve_images_per_second", "final_images_per_second", "evaluation_seconds", "first_evaluation_seconds"),
-    *("import_seconds", "start_seconds", "first_step_seconds", "checkpoint_seconds", "outside_share", "peak_memory_mb"),
-    *("cell", "device", "torch", "git_commit", "date"),
+    *("import_seconds", "start_seconds", "first_step_seconds", "checkpoint_seconds", "cell_minutes", "outside_share"),
+    *("peak_memory_mb", "cell", "device", "torch", "git_commit", "date"),
 )
 TRAINING = (
-    *("measured", "threads", "steps_per_second", "images_per_second", "spread", "times_plain", "utilisation"),
-    "most_steps_per_second",
+    *("measured", "threads", "steps_per_second", "images_per_second", "spread", "times_plain", "gain"),
+    *("utilisation", "most_steps_per_second"),
 )
 AROUND = (
     *("measured", "curve_images_per_second", "final_images_per_second", "evaluation_seconds"),
     *("first_evaluation_seconds", "import_seconds", "start_seconds", "first_step_seconds"),
-    *("outside_share", "peak_memory_mb"),
+    *("cell_minutes", "outside_share", "peak_memory_mb"),
 )
 SHARED = ("measured", "dataset", "tokenizer", "threads", "images_per_second", "spread")
 
@@ -83,9 +84,9 @@ def tasks(cells: Sequence[Cell]) -> Iterator[Task]:
         device = cell.config["trainer"]["device"]
         beside = [n for n in BESIDE[device] if device == "cuda" or workers.available_cores() >= n * cell.threads]
         for copies in beside:
-            yield Task("steps", cell, f"{copies} {REFERENCE} side by side", copies=copies, threads=cell.threads)
+            yield Task("steps", cell, f"{copies} {REFERENCE} {BESIDE_NAME}", copies=copies, threads=cell.threads)
         together = max(beside, default=1) if device == "cpu" else 1
-        yield Task("plain", cell, "plain DiT loop", tuned=False, threads=together * cell.threads)
+        yield Task("plain", cell, PLAIN, tuned=False, threads=together * cell.threads)
     for cell in {cell.latents_key: cell for cell in reversed(cells)}.values():
         yield Task("shared", cell, f"{cell.dataset} and tokenizer {cell.tokenizer}", threads=cell.threads)
 
@@ -117,6 +118,22 @@ def tables(rows: Sequence[Row]) -> Iterator[tuple[list[Row], tuple[str, ...]]]:
     yield steps, TRAINING
     yield [row for row in steps if "evaluation_seconds" in row], AROUND
     yield [row for row in rows if row not in steps], SHARED
+
+
+def whole(rows: Sequence[Row]) -> str:
+    """One sentence on how long a whole cell of each architecture takes, one at a time and as many at once as pay.
+
+    Cells at once are reckoned to gain what those of one architecture gained that were measured side by side.
+    """
+    cells = [row for row in rows if "cell_minutes" in row]
+    if not cells:
+        return ""
+    minutes = sum(row["cell_minutes"] for row in cells)
+    told = f"a whole cell of each ({len(cells)}): {minutes:.3g} minutes one after another"
+    best = max((row for row in rows if row.get("gain")), key=lambda row: row["gain"], default=None)
+    if best is None or best["gain"] <= 1:
+        return told
+    return f"{told}, {minutes / best['gain']:.3g} if all gain what {best['measured']} do ({best['gain']:.2f} times the steps)"
 
 
 def _run(task: Task, gpus: Sequence[str], plugins: Sequence[Path], seconds: float) -> list[Row]:
@@ -155,9 +172,16 @@ def _together(task: Task, found: Sequence[list[Row]]) -> list[Row]:
 
 
 def _compared(row: Row, rows: Sequence[Row]) -> Row:
-    """How often as fast as the plain loop with as many threads a row's steps are."""
+    """How often as fast as others a row's steps are.
+
+    ``times_plain``: as the plain loop with as many threads; ``gain``: cells side by side, all their steps, as one alone.
+    """
     if "steps_per_second" not in row:
         return {}
-    plain = [other for other in rows if other["measured"] == "plain DiT loop" and other["cell"] == row["cell"]]
-    same = [other for other in plain if other["threads"] == row["threads"]]
-    return {"times_plain": row["steps_per_second"] / same[0]["steps_per_second"]} if same else {}
+    others = [other for other in rows if other["cell"] == row["cell"] and "steps_per_second" in other]
+    plain = [other for other in others if other["measured"] == PLAIN and other["threads"] == row["threads"]]
+    alone = [other for other in others if other["measured"] == REFERENCE]
+    found = {"times_plain": row["steps_per_second"] / plain[0]["steps_per_second"]} if plain else {}
+    if alone and row["measured"].endswith(BESIDE_NAME):
+        found["gain"] = row["steps_per_second"] / alone[0]["steps_per_second"]
+    return found

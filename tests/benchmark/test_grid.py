@@ -312,5 +312,7 @@ def test_a_later_evaluation_changes_sampling_alone_also_where_a_dataset_settled_
     assert changed == {**trained, "sampling": {**trained["sampling"], "decode_steps": 3}}
     with pytest.raises(ConfigError, match=r"trainer.max_steps was fixed when the cell was trained"):
         evaluation_config(trained, discover(), [Override.parse("trainer.max_steps=3")])
+    with pytest.raises(ConfigError, match=r"evaluation.curve_samples is of the curve"):
+        evaluation_config(trained, discover(), [Override.parse("evaluation.curve_samples=3")])
     with pytest.raises(ConfigError, match=r"evaluation.inception=absent is no file"):
         evaluation_config(trained, discover(), [Override.parse("evaluation.inception=absent")])

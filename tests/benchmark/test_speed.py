@@ -35,7 +35,7 @@ MEASURED = (
         "first_step_seconds",
     ),
     *("first_step_seconds", "start_seconds", "checkpoint_seconds", "peak_memory_mb", "outside_share"),
-    *("bytes_per_step", "bandwidth", "most_steps_per_second"),
+    *("cell_minutes", "bytes_per_step", "bandwidth", "most_steps_per_second"),
 )
 
 
@@ -60,7 +60,7 @@ def mar(tmp_path_factory) -> list[dict]:
 
 def test_a_row_has_every_column_and_no_number_that_is_not_positive(mar):
     (row,) = mar
-    assert {*row} | {"times_plain"} == {*speed.COLUMNS}
+    assert {*row} | {"times_plain", "gain"} == {*speed.COLUMNS}
     assert all(is_number(row[column]) and row[column] > 0 for column in MEASURED), row
     assert row["utilisation"] < 1 and row["outside_share"] < 1
     assert row["steps_per_second"] < row["most_steps_per_second"]
@@ -151,6 +151,22 @@ def test_what_is_compared_has_as_many_threads(monkeypatch):
     rows, failed = speed.measure([cell], [], [], 0.1, lambda line: None)
     assert [row["times_plain"] for row in rows] == [3.0, 2.5, 1.0, 1.0]
     assert failed == ["shapes2d and tokenizer vq"]
+
+
+def test_whole_cells_are_reckoned_one_at_a_time_and_as_many_at_once_as_pay():
+    alone = {"measured": "dit", "cell": "x", "threads": 1, "steps_per_second": 2.0, "cell_minutes": 10.0}
+    beside = [
+        {"measured": f"{copies} dit side by side", "cell": "x", "threads": copies, "steps_per_second": steps}
+        for copies, steps in ((2, 3.0), (4, 5.0), (8, 4.0))
+    ]
+    rows = [alone, alone | {"measured": "mar", "cell": "y", "cell_minutes": 30.0}, *beside]
+    compared = [row | speed._compared(row, rows) for row in rows]
+    assert [row.get("gain") for row in compared] == [None, None, 1.5, 2.5, 2.0]
+    told = speed.whole(compared)
+    assert told.startswith("a whole cell of each (2): 40 minutes one after another, 16 if all gain what 4 dit side by")
+    assert speed.whole(rows[:2]) == "a whole cell of each (2): 40 minutes one after another"
+    assert speed.whole([alone, beside[0] | {"gain": 0.9}]) == "a whole cell of each (1): 10 minutes one after another"
+    assert speed.whole(beside) == ""
 
 
 def test_a_gpu_is_measured_with_several_cells_on_it(monkeypatch):
