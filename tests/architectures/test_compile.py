@@ -9,6 +9,7 @@ from architectures.givt import GIVT, GIVTConfig
 from architectures.jepa import MaskGITJEPA, MaskGITJEPAConfig
 from architectures.mar import MAR, MARConfig
 from architectures.masking import SamplingConfig
+from architectures.transformer import Trunk
 
 CODES = torch.randint(0, 11, (8, 6), generator=torch.Generator().manual_seed(0))
 LATENTS = torch.randn(8, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -22,6 +23,15 @@ CASES = [
 
 def graphs():
     return counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.parametrize(("cls", "config", "latents"), CASES)
+def test_every_trunk_is_compiled_also_where_a_class_compiles_more(context, cls, config, latents):
+    model = cls(config, context())
+    model.compile_networks()
+    trunks = [module for module in model.modules() if isinstance(module, Trunk)]
+    assert len(trunks) == (2 if cls is MaskGITJEPA else 1)
+    assert all(trunk._compiled_call_impl is not None for trunk in trunks)
 
 
 @pytest.mark.parametrize(("cls", "config", "latents"), CASES)
